@@ -139,3 +139,12 @@ type LedgerRow struct {
 	Lost      uint64            `json:"lost"`
 	Queued    uint64            `json:"queued"`
 }
+
+// ReadQuery asks for the rows of keys of one table.
+type ReadQuery struct {
+	Table  string
+	Keys   [][]byte // encoded by the table
+	Groups []string // nil: all that are not events
+	After  *Receipt // wait until this write is applied, at most Wait
+	Wait   time.Duration
+}
