@@ -73,6 +73,45 @@ type Chunk struct {
 	Outcomes []Reason
 
 	WantReceipt bool // build Ack.Receipt
+
+	// Placed, when not nil, is called once the chunk's place in the journal's
+	// order is fixed, or it is refused. A door that submits several chunks of
+	// one body at a time starts the next one only then, so that order holds
+	// within the body.
+	Placed func()
+}
+
+// Line is the line of entry i.
+func (c *Chunk) Line(i int) int {
+	if c.EntryLine == nil {
+		return i
+	}
+	return int(c.EntryLine[i])
+}
+
+// Accepts tells whether the line of entry i was not refused so far.
+func (c *Chunk) Accepts(i int) bool { return c.Outcomes == nil || c.Outcomes[c.Line(i)] == Accepted }
+
+// Refuse marks the line of entry i as refused, with all its other entries.
+func (c *Chunk) Refuse(i int, reason Reason) {
+	if c.Outcomes == nil {
+		lines := 0
+		if n := len(c.Entries); n > 0 {
+			lines = c.Line(n-1) + 1
+		}
+		c.Outcomes = make([]Reason, lines)
+	}
+	c.Outcomes[c.Line(i)] = reason
+}
+
+// AnyAccepted tells whether an entry is left that was not refused.
+func (c *Chunk) AnyAccepted() bool {
+	for i := range c.Entries {
+		if c.Accepts(i) {
+			return true
+		}
+	}
+	return false
 }
 
 // Ack says that a chunk is durable.

@@ -39,6 +39,9 @@ type Column struct {
 	Inexact  bool // a float64 sum
 	Index    int  // position in Group.Columns
 	Dropped  bool // in the catalog only: doors do not know it any more
+
+	group *Group
+	at    position
 }
 
 // KeyColumn is one column of a table's key.
@@ -46,6 +49,8 @@ type KeyColumn struct {
 	Name     string
 	Physical string
 	Type     Type
+
+	at position
 }
 
 // Existing says that a group writes into a table that was there before.
@@ -75,8 +80,8 @@ type Group struct {
 	Events     bool    // `kind: events`: rows are appended and never folded
 	LatestBy   *Column // nil, or the column whose highest value wins the whole row
 	Flush      time.Duration
-	Priority   string // critical, high, normal, low
-	Columns    []*Column
+	Priority   string    // critical, high, normal, low
+	Columns    []*Column // those that doors know first, then dropped ones; Live gives the first
 	Physical   string    // name of the physical table in the store
 	Existing   *Existing // nil: the table is Sluice's own
 	OnOverload []OverloadStep
@@ -84,6 +89,7 @@ type Group struct {
 
 	byName map[string]*Column
 	byID   []*Column // by ColumnID; nil where there is none
+	at     position
 }
 
 // OverloadStep is one step of on_overload. Exactly one field is set.
@@ -103,8 +109,8 @@ type Table struct {
 	Groups      []*Group
 
 	columns map[string]*Column // of the groups that are not events: names are distinct across them
-	owner   map[*Column]*Group
 	groups  map[string]*Group
+	at      position
 }
 
 // Store is one kind of database with one or more shards.
@@ -125,6 +131,8 @@ type Store struct {
 	RejectsMax    int           // `rejects_max`, open rejects per stream, default 10,000
 	FKWait        time.Duration // `fk_wait`, default 30s
 	AllowDups     bool          // `allow_duplicates`
+
+	at position
 }
 
 // Shard is one database of a store.
@@ -236,7 +244,7 @@ func (t *Table) Column(name []byte) (*Group, *Column) {
 	if c == nil {
 		return nil, nil
 	}
-	return t.owner[c], c
+	return c.group, c
 }
 
 // Group finds a group by name; nil when there is none.
@@ -251,6 +259,46 @@ func (g *Group) ByID(id sluice.ColumnID) *Column {
 		return g.byID[id]
 	}
 	return nil
+}
+
+// Live is the columns that doors know.
+func (g *Group) Live() []*Column {
+	n := len(g.Columns)
+	for n > 0 && g.Columns[n-1].Dropped {
+		n--
+	}
+	return g.Columns[:n]
+}
+
+// link fills the lookups of a table from its groups and columns.
+func (t *Table) link() {
+	t.columns = map[string]*Column{}
+	t.groups = map[string]*Group{}
+	for _, g := range t.Groups {
+		g.link(t)
+		t.groups[g.Name] = g
+		for _, c := range g.Live() {
+			if !g.Events {
+				t.columns[c.Name] = c
+			}
+		}
+	}
+}
+
+func (g *Group) link(t *Table) {
+	g.Table = t
+	g.byName = map[string]*Column{}
+	g.byID = nil
+	for i, c := range g.Columns {
+		c.group, c.Index = g, i
+		for len(g.byID) <= int(c.ID) {
+			g.byID = append(g.byID, nil)
+		}
+		g.byID[c.ID] = c
+		if !c.Dropped {
+			g.byName[c.Name] = c
+		}
+	}
 }
 
 // CanReject tells whether the database may refuse a change to this group: own

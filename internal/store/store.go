@@ -213,3 +213,22 @@ type Options struct {
 	// privilege that is missing. Never nil.
 	Warn func(string)
 }
+
+// ReplayNumber is the number by which a replay's entry names its reject
+// (sluice.Entry.Replay): the reject's commit and ordinal in one. A commit holds
+// far fewer than 2^24 entries, and 2^40 commits last for centuries. A replay that
+// is refused again makes no second reject: the one it names stays open with the
+// newer reason.
+func ReplayNumber(commit uint64, ordinal uint32) uint64 {
+	return commit<<24 | uint64(ordinal)&(1<<24-1)
+}
+
+// RejectOf is the inverse of ReplayNumber.
+func RejectOf(replay uint64) (commit uint64, ordinal uint32) {
+	return replay >> 24, uint32(replay & (1<<24 - 1))
+}
+
+// MassRejectsMin is from how many refused rows on a batch of which nothing was
+// taken looks like a changed table and not like bad rows (S10): the stream stops
+// with reason mass_rejects instead of turning the backlog into rejects.
+const MassRejectsMin = 100

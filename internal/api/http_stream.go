@@ -1,0 +1,271 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"sluice.dev/sluice"
+)
+
+// stream is one NDJSON body. Two goroutines share it: one reads, cuts and
+// parses, at most streamAhead chunks ahead; the handler submits the chunks one
+// after the other and answers. Chunks are never submitted side by side: the
+// lines of a body are journaled in their order, so that the last `set` of a key
+// wins.
+type stream struct {
+	q    *request
+	id   *sluice.Identity
+	cut  cutter
+	jobs  chan *job // cut and parsed, in order
+	spare chan *job // done with, their memory used again
+	err   error     // of reading; set before jobs is closed
+
+	accepted, refused uint64
+	begun             bool // something of the answer was sent
+}
+
+// stream answers an NDJSON body: a line for each fault, one for each chunk, and
+// a last line with the sums. The answer begins when the first chunk is durable,
+// so that what fails before has its own status; what fails later is a line with
+// the error, and no last line.
+func (q *request) stream() error {
+	_, id, err := q.writeOptions()
+	if err != nil {
+		return err
+	}
+	body, done, err := q.decoded()
+	if err != nil {
+		return err
+	}
+	defer done()
+	rc := http.NewResponseController(q.w)
+	// Fails where the protocol is full duplex anyway, and where no network is.
+	_ = rc.EnableFullDuplex()
+	timeout := q.schema.Limits.ReadTimeout
+	s := &stream{q: q, id: id, jobs: make(chan *job, streamAhead), spare: make(chan *job, streamAhead+2)}
+	s.cut = cutter{src: body, lineMax: q.schema.Limits.LineBytesMax,
+		progress: func() { q.setReadDeadline(time.Now().Add(timeout)) },
+		grow:     q.h.grow}
+	ctx, cancel := q.waiting()
+	defer cancel()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		defer close(s.jobs)
+		s.err = s.read(ctx)
+	}()
+	err = s.submit(ctx, rc)
+	cancel()
+	// The reader may hang in a read of a silent client; the body must not be
+	// touched once the handler has returned.
+	if err != nil {
+		q.setReadDeadline(time.Unix(1, 0))
+	}
+	for j := range s.jobs {
+		j.free()
+	}
+	<-stopped
+	s.freeSpares()
+	return s.end(err, rc)
+}
+
+// read cuts and parses until the body ends, ctx ends, or nobody takes chunks.
+func (s *stream) read(ctx context.Context) error {
+	for index := uint64(0); ; index++ {
+		j := s.job()
+		err := s.cut.next(j)
+		if err == nil && s.id != nil && s.id.Producer != 0 {
+			err = s.onlyChunk(j)
+		}
+		if err != nil {
+			j.free()
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+		j.identify(s.id, index)
+		j.parse()
+		select {
+		case s.jobs <- j:
+		case <-ctx.Done():
+			j.free()
+			return ctx.Err()
+		}
+	}
+}
+
+// job takes a job that was used before, if there is one.
+func (s *stream) job() *job {
+	select {
+	case j := <-s.spare:
+		j.begin(s.q)
+		return j
+	default:
+		return s.q.newJob()
+	}
+}
+
+func (s *stream) freeSpares() {
+	s.q.h.memory.Add(-s.cut.taken)
+	for {
+		select {
+		case j := <-s.spare:
+			j.free()
+		default:
+			return
+		}
+	}
+}
+
+// onlyChunk refuses a second chunk: a producer's number names one (I3). It looks
+// before the first is submitted, so that nothing of the body is accepted.
+func (s *stream) onlyChunk(j *job) error {
+	more, err := s.cut.more(j)
+	if err != nil {
+		return err
+	}
+	if more {
+		return sluice.Errorf(sluice.TooLarge, "producer_chunk", "a request with %s carries one chunk: at most %d lines and %d bytes; send the rest under the next number",
+			producerHeader, sluice.ChunkLinesMax, sluice.ChunkBytesMax)
+	}
+	return nil
+}
+
+// submit takes the chunks in order until there are no more or one fails.
+func (s *stream) submit(ctx context.Context, rc *http.ResponseController) error {
+	for j := range s.jobs {
+		if ctx.Err() != nil {
+			j.free()
+			return ctx.Err()
+		}
+		err := s.submitOne(j)
+		s.spare <- j // has room: no more jobs than this exist at once
+		if err != nil {
+			return err
+		}
+		if len(s.jobs) == 0 {
+			s.flush(rc)
+		}
+	}
+	return s.err
+}
+
+func (s *stream) submitOne(j *job) error {
+	ack := sluice.Ack{}
+	if !j.tooLong {
+		// The request's own context: a chunk under way is not given up when the
+		// door closes.
+		var err error
+		ack, err = s.q.h.o.Writes.Submit(s.q.r.Context(), &j.chunk)
+		if err != nil && !j.nothingGood() {
+			return err
+		}
+	}
+	if j.nothingGood() && ack.Commit == 0 {
+		ack = sluice.Ack{Outcomes: j.outcomes}
+	} else if err := refusedWhole(&ack); err != nil {
+		return err
+	}
+	s.answer(j, &ack)
+	return nil
+}
+
+// nothingGood tells that all lines of a parsed chunk are wrong or blank: there
+// was nothing to accept, which is no reason to stop.
+func (j *job) nothingGood() bool { return len(j.bad)+j.blank == len(j.ends) }
+
+// answer appends the faults of a chunk and its receipt line.
+func (s *stream) answer(j *job, ack *sluice.Ack) {
+	b := s.q.out
+	bad, refused := j.bad, 0
+	for i, r := range ack.Outcomes {
+		line := j.first + i
+		for len(bad) > 0 && bad[0].line < line {
+			bad = bad[1:]
+		}
+		switch {
+		case r == sluice.Accepted:
+			continue
+		case !ack.Duplicate && len(bad) > 0 && bad[0].line == line:
+			b = append(appendFault(b, &bad[0]), '\n')
+		default:
+			b = append(appendOutcome(b, line, r), '\n')
+		}
+		refused++
+	}
+	accepted := len(j.ends) - j.blank - refused
+	s.accepted += uint64(accepted)
+	s.refused += uint64(refused)
+	if ack.Receipt != "" {
+		b = append(b, `{"receipt":"`...)
+		b = append(b, ack.Receipt...)
+		b = append(b, `","first":`...)
+		b = strconv.AppendInt(b, int64(j.first), 10)
+		b = append(b, `,"last":`...)
+		b = strconv.AppendInt(b, int64(j.first+len(j.ends)-1), 10)
+		b = append(b, `,"accepted":`...)
+		b = strconv.AppendInt(b, int64(accepted), 10)
+		b = append(b, `,"refused":`...)
+		b = strconv.AppendInt(b, int64(refused), 10)
+		if ack.Duplicate {
+			b = append(b, `,"duplicate":true`...)
+		}
+		b = append(b, '}', '\n')
+	}
+	s.q.out = b
+}
+
+// flush sends what was answered so far. A client that does not read is cut off
+// by the deadline; its answer is lost, and it sends again with the same key.
+func (s *stream) flush(rc *http.ResponseController) {
+	if len(s.q.out) == 0 {
+		return
+	}
+	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if !s.begun {
+		s.begun = true
+		s.q.send(http.StatusOK, linesType)
+	} else {
+		_, _ = s.q.w.Write(s.q.out)
+	}
+	s.q.out = s.q.out[:0]
+	_ = rc.Flush()
+}
+
+// end sends the last line, or says why there is none.
+func (s *stream) end(err error, rc *http.ResponseController) error {
+	if err != nil {
+		return s.fail(err, rc)
+	}
+	q := s.q
+	q.setReadDeadline(time.Time{})
+	q.out = strconv.AppendUint(append(q.out, `{"accepted":`...), s.accepted, 10)
+	q.out = strconv.AppendUint(append(q.out, `,"refused":`...), s.refused, 10)
+	q.out = append(q.out, '}', '\n')
+	s.flush(rc)
+	return nil
+}
+
+// fail ends the answer with an error line, or gives the error back to be
+// answered with its own status when nothing was answered yet.
+func (s *stream) fail(err error, rc *http.ResponseController) error {
+	q := s.q
+	if !s.begun && len(q.out) == 0 {
+		return err
+	}
+	e := asError(err)
+	if errors.Is(err, context.Canceled) {
+		e = errClosing
+	}
+	if e.Code == sluice.Internal {
+		q.h.o.Failed(err)
+	}
+	q.out = append(q.appendError(append(q.out, `{"error":{`...), e), '}', '}', '\n')
+	s.flush(rc)
+	return nil
+}

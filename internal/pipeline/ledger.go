@@ -1,0 +1,98 @@
+package pipeline
+
+import (
+	"sync"
+
+	"sluice.dev/sluice"
+	"sluice.dev/sluice/internal/journal"
+	"sluice.dev/sluice/internal/schema"
+)
+
+// Ledger adds up what was offered and what became of it (R2). The unit is one
+// write to one group. Acked comes from the cumulative counts inside the commits
+// and the rest from the shards, so both are exact after any crash; refused, shed
+// and duplicate ride in commits as notes and are counted from there.
+type Ledger struct {
+	mu    sync.Mutex
+	notes map[noteKey]uint64
+}
+
+// Add counts the notes of a commit, while recovering and for each new commit.
+func (l *Ledger) Add(list []journal.Note) {
+	if len(list) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.notes == nil {
+		l.notes = map[noteKey]uint64{}
+	}
+	for _, n := range list {
+		l.notes[noteKey{n.Group, n.Reason}] += n.Count
+	}
+}
+
+// Snapshot gives all counts as notes, to be kept beside the journal when
+// commits are trimmed.
+func (l *Ledger) Snapshot() []journal.Note {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]journal.Note, 0, len(l.notes))
+	for k, n := range l.notes {
+		out = append(out, journal.Note{Group: k.group, Reason: k.reason, Count: n})
+	}
+	return out
+}
+
+// Rows gives one row a group.
+func (l *Ledger) Rows(s *schema.Schema, j journal.Journal, drains *Drains) []sluice.LedgerRow {
+	streams := j.Streams()
+	var out []sluice.LedgerRow
+	for _, g := range s.Groups() {
+		row := sluice.LedgerRow{Table: g.Table.Name, Group: g.Name}
+		for stream, st := range streams {
+			if stream.Group == g.ID {
+				row.Acked += st.Writes
+			}
+		}
+		for _, d := range drains.Of(g.ID) {
+			pos := d.Position()
+			row.Queued += d.queuedAt(&pos, streams)
+			row.Rejected += pos.Rejected
+		}
+		row.Applied = row.Acked - min(row.Acked, row.Queued+row.Rejected)
+		l.addNotes(&row, g.ID)
+		row.Offered = row.Acked + row.Duplicate
+		for _, byReason := range []map[string]uint64{row.Shed, row.Refused} {
+			for _, n := range byReason {
+				row.Offered += n
+			}
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+func (l *Ledger) addNotes(row *sluice.LedgerRow, g sluice.GroupID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k, n := range l.notes {
+		if k.group != g {
+			continue
+		}
+		switch k.reason {
+		case journal.NoteDuplicate:
+			row.Duplicate += n
+		case sluice.Sampled, sluice.Thinned, sluice.Overload:
+			if row.Shed == nil {
+				row.Shed = map[string]uint64{}
+			}
+			row.Shed[k.reason.String()] += n
+		default:
+			if row.Refused == nil {
+				row.Refused = map[string]uint64{}
+			}
+			row.Refused[k.reason.String()] += n
+		}
+	}
+}
