@@ -1,5 +1,7 @@
 package sluice
 
+import "crypto/sha256"
+
 // Identity names a chunk, so that a retry of it is known as one (I2). Either
 // Producer (an id that this journal issued) or Key (an Idempotency-Key) is set.
 type Identity struct {
@@ -73,12 +75,14 @@ type Chunk struct {
 	Outcomes []Reason
 
 	WantReceipt bool // build Ack.Receipt
+}
 
-	// Placed, when not nil, is called once the chunk's place in the journal's
-	// order is fixed, or it is refused. A door that submits several chunks of
-	// one body at a time starts the next one only then, so that order holds
-	// within the body.
-	Placed func()
+// HashChunk is Chunk.Hash of a chunk's bytes: 128 bits, so that two different
+// bodies under one identity are told apart also when somebody chose them to collide.
+func HashChunk(text []byte) (h [16]byte) {
+	sum := sha256.Sum256(text)
+	copy(h[:], sum[:])
+	return h
 }
 
 // Line is the line of entry i.

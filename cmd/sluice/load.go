@@ -89,15 +89,15 @@ func (p *program) runLoad(ctx context.Context, file string, f loadFlags) (err er
 	if !st.Done.IsZero() {
 		return p.loadedBefore(st)
 	}
-	l := &loader{in: in, tmpl: tmpl, st: st, patience: f.patience, faults: faultsFile{path: faultsPath(file, f), own: f.faults == ""}, say: p.err}
-	if err := l.connect(ctx, c); err != nil {
+	l := &loader{in: in, tmpl: tmpl, st: st, patience: f.patience, pause: pause, faults: faultsFile{path: faultsPath(file, f), own: f.faults == ""}, say: p.err}
+	if err := l.connect(ctx, p, c); err != nil {
 		return err
 	}
 	began, before := time.Now(), st.Accepted
 	if st.Next > 1 || st.Offset > 0 {
 		fmt.Fprintf(p.Stderr, "going on after line %s (%s)\n", console.Count(st.Line), st.path)
 	}
-	err = l.run(ctx)
+	err = loadError(l.run(ctx))
 	return errors.Join(err, p.printLoaded(l, err, loadSpan{time.Since(began), st.Accepted - before}))
 }
 

@@ -34,6 +34,7 @@ type loader struct {
 	st       *loadState
 	send     func(ctx context.Context, id sluice.Identity, body []byte) (sent, error)
 	patience time.Duration
+	pause    func(context.Context, time.Duration) error
 	faults   faultsFile
 	say      *console.Console
 	reasons  map[string]int64
@@ -341,9 +342,11 @@ func (l *loader) deliver(ctx context.Context, p *piece) (sent, error) {
 		case err == nil:
 			i := slices.IndexFunc(out.faults, lineFault.later)
 			why, err = out.faults[i].detail, sluice.Errorf(sluice.Overloaded, out.faults[i].reason, "%s", out.faults[i].detail)
+		case ctx.Err() != nil:
+			return out, ctx.Err()
 		default:
 			code := sluice.CodeOf(err)
-			if code != sluice.Overloaded && code != sluice.Unavailable || ctx.Err() != nil {
+			if code != sluice.Overloaded && code != sluice.Unavailable {
 				return out, fmt.Errorf("lines %d to %d: %w", p.lines[0], p.lines[len(p.lines)-1], err)
 			}
 			why = err.Error()
@@ -364,14 +367,7 @@ func (l *loader) deliver(ctx context.Context, p *piece) (sent, error) {
 
 func (l *loader) wait(ctx context.Context, d time.Duration, why string) error {
 	l.show(l.say.Yellow("waiting: " + console.Clean(why)))
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return l.pause(ctx, d)
 }
 
 func (l *loader) show(note string) {

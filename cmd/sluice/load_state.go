@@ -34,8 +34,7 @@ type loadState struct {
 	Line   int64    `json:"line"`   // lines before Offset
 	Header []string `json:"header,omitempty"`
 	// Again is chunk Next when it is not cut from the file: writes that were
-	// refused for a while. It is here before it is sent, since only the state
-	// tells that this number is not cut from the file.
+	// refused for a while.
 	Again []pendingWrite `json:"again,omitempty"`
 
 	Accepted   int64     `json:"accepted"`

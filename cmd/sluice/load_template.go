@@ -50,8 +50,12 @@ func parseTemplate(file string, text []byte) (*template, error) {
 			break
 		}
 		if err != nil {
-			line := 1 + bytes.Count(text[:min(int(dec.InputOffset()), len(text))], []byte{'\n'})
-			return nil, fmt.Errorf("%s:%d: %w", file, line, err)
+			at := dec.InputOffset()
+			var syntax *jsontext.SyntacticError
+			if errors.As(err, &syntax) {
+				at = syntax.ByteOffset
+			}
+			return nil, fmt.Errorf("%s:%d: %w", file, 1+bytes.Count(text[:at], []byte{'\n'}), err)
 		}
 		if p.kind == '[' {
 			for _, m := range p.members {

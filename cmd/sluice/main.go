@@ -36,5 +36,5 @@ func (m *Main) Run(ctx context.Context, args []string) int {
 	root.SetIn(m.Stdin)
 	root.SetOut(m.Stdout)
 	root.SetErr(m.Stderr)
-	return p.exit(ctx, root.ExecuteContext(ctx))
+	return p.exit(ctx, p.unreachable(root.ExecuteContext(ctx)))
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +22,10 @@ type program struct {
 	url     string // --url
 	token   string // --token
 	json    bool   // --json
+	cacert  string // --cacert
+	cert    string // --cert
+	key     string // --key
+	at      string // URL of the server in use, for errors
 	command string // the path of the command that runs, for hints
 }
 
@@ -72,6 +78,9 @@ func (p *program) root() *cobra.Command {
 	flags.StringVarP(&p.config, "config", "c", "", "config file (default $SLUICE_CONFIG, else ./sluice.yaml)")
 	flags.StringVar(&p.url, "url", "", "server to talk to (default $SLUICE_URL, else the config's listen.http)")
 	flags.StringVar(&p.token, "token", "", "token of a client of the config (default $SLUICE_TOKEN)")
+	flags.StringVar(&p.cacert, "cacert", "", "certificate of the authority that the server's is from")
+	flags.StringVar(&p.cert, "cert", "", "client certificate")
+	flags.StringVar(&p.key, "key", "", "private key of the client certificate")
 	flags.BoolVar(&p.json, "json", false, "print JSON for programs")
 
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "data", Title: "Write and read:"},
@@ -156,6 +165,18 @@ func (p *program) configFile() (file string, asked bool) {
 		return file, true
 	}
 	return "sluice.yaml", false
+}
+
+// pause waits, or ends early with ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func exists(file string) bool {

@@ -9,8 +9,8 @@ import (
 // valueHelp says how values are written at the terminal.
 const valueHelp = `Values are JSON where they are valid JSON and text where they are not: 42, true,
 null, ["a","b"] and {"a":1} mean what they say, u7 and 2026-01-31 are text. To
-write the text 42, quote it: --set 'code="42"'. A composite key is written
-column=value,column=value or as a JSON object.`
+write the text 42, quote it: --set 'code="42"'. A key is written as it is: 42 or
+u7; a composite key as column=value,column=value or as a JSON object.`
 
 // parseValue reads a value of the command line.
 func parseValue(text string) any {
@@ -20,10 +20,17 @@ func parseValue(text string) any {
 	return text
 }
 
-// parseKey reads a key of the command line.
+// parseKey reads a key of the command line. A single value is sent as text
+// whatever it looks like: the server reads int64 and the others from text too,
+// and so the text key 42 needs no quotes.
 func parseKey(text string) any {
-	if json.Valid([]byte(text)) || !strings.Contains(text, "=") {
-		return parseValue(text)
+	switch {
+	case text == "true" || text == "false":
+		return json.RawMessage(text)
+	case text != "" && strings.Contains(`{["`, text[:1]) && json.Valid([]byte(text)):
+		return json.RawMessage(text)
+	case !strings.Contains(text, "="):
+		return text
 	}
 	key := map[string]any{}
 	for _, pair := range strings.Split(text, ",") {
@@ -31,7 +38,7 @@ func parseKey(text string) any {
 		if !ok || name == "" {
 			return text
 		}
-		key[name] = parseValue(value)
+		key[name] = parseKey(value)
 	}
 	return key
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice.dev/sluice"
+	"sluice.dev/sluice/client"
 	"sluice.dev/sluice/internal/console"
 )
 
@@ -58,18 +59,6 @@ func (p *program) write() *cobra.Command {
 	flags.DurationVar(&f.wait, "wait", 0, "wait this long for it to be in the database")
 	flags.StringVar(&f.key, "idempotency-key", "", "a retry with the same key and writes counts once")
 	return cmd
-}
-
-func (p *program) runWrite(ctx context.Context, args []string, f writeFlags) error {
-	writes, err := p.writes(args, f)
-	if err != nil {
-		return err
-	}
-	c, err := p.client()
-	if err != nil {
-		return err
-	}
-	return p.sendWrites(ctx, c, writes, f)
 }
 
 // writes reads what is to be written, from the flags, --json-write or standard input.
@@ -162,47 +151,57 @@ func appendWrites(out []sluice.Write, raw json.RawMessage) ([]sluice.Write, erro
 	return append(out, one), nil
 }
 
-// printReceipt says what became of accepted writes.
-func (p *program) printReceipt(st sluice.ReceiptStatus) error {
+// writeBudget is how long write tries: long enough for a server that restarts.
+const writeBudget = 5 * time.Second
+
+func (p *program) runWrite(ctx context.Context, args []string, f writeFlags) error {
+	writes, err := p.writes(args, f)
+	if err != nil {
+		return err
+	}
+	c, err := p.clientTrying(writeBudget)
+	if err != nil {
+		return err
+	}
+	a, err := c.WriteMany(ctx, writes, client.WriteOptions{Key: f.key, Wait: f.wait})
+	if err != nil && sluice.CodeOf(err) != sluice.Rejected {
+		return err
+	}
+	return p.printAccepted(a, f.wait > 0)
+}
+
+// printAccepted says what a write was answered.
+func (p *program) printAccepted(a client.Accepted, waited bool) error {
+	exit := stateExit(a.State)
+	if a.Refused > 0 {
+		exit = answer(exitPartly)
+	}
 	if p.json {
-		if err := p.printJSON(st); err != nil {
+		if err := p.printJSON(a); err != nil {
 			return err
 		}
-		return receiptExit(st.State)
+		return exit
 	}
-	t := console.Table{Columns: []console.Column{console.Left("TABLE"), console.Left("GROUP"), console.Left("STATE"), console.Left("WHY")}}
-	for _, g := range st.Groups {
-		why := ""
-		for _, r := range g.Rejects {
-			why += fmt.Sprintf("%s: %s (reject %s) ", showKey(r.Key), r.Reason, r.ID)
-		}
-		t.Row(g.Table, g.Group, writeState(p.out, g.State), console.Clean(why))
+	var t console.Pairs
+	durable := "durable"
+	if a.Duplicate {
+		durable = "durable before: this was a retry"
+	}
+	t.Add("accepted", "%s, %s", console.Plural(a.Accepted, "write", "writes"), durable)
+	for _, o := range a.Outcomes {
+		t.Add(fmt.Sprintf("write %d", o.Line), "%s", p.out.Yellow("not accepted: "+console.Clean(o.Reason+" "+o.Detail)))
+	}
+	t.Add("receipt", "%s", a.Receipt)
+	if waited {
+		t.Add("state", "%s", writeState(p.out, a.State))
 	}
 	if err := t.Write(p.out); err != nil {
 		return err
 	}
-	return receiptExit(st.State)
-}
-
-func writeState(out *console.Console, state string) string {
-	switch state {
-	case sluice.StateApplied:
-		return out.Green(state)
-	case sluice.StateRejected, sluice.StateLost:
-		return out.Red(state)
-	default:
-		return out.Yellow(state)
+	if a.State != "" && a.State != sluice.StateApplied {
+		if err := groupTable(p.out, a.Groups).Write(p.out); err != nil {
+			return err
+		}
 	}
-}
-
-// receiptExit is the exit code for the state of a receipt.
-func receiptExit(state string) error {
-	switch state {
-	case sluice.StateRejected, sluice.StateExpired:
-		return answer(exitPartly)
-	case sluice.StateLost:
-		return answer(exitFailed)
-	default:
-		return nil
-	}
+	return exit
 }

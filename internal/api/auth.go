@@ -180,7 +180,7 @@ func (p *Principal) MayWrite(table string) error { return p.may(p.write, "write"
 func (p *Principal) MayRead(table string) error { return p.may(p.read, "read", table) }
 
 // MayAdmin is nil when p may do what operators do.
-func (p *Principal) MayAdmin() error { return p.may(p.admin, "admin", "") }
+func (p *Principal) MayAdmin() error { return p.may(p.admin, "administer", "") }
 
 // AllTables tells whether p's rights are not bounded to some tables, so that
 // the hot path need not look at each write.

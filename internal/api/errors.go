@@ -13,7 +13,7 @@ type outcome struct {
 	Reason string // "": every reason of the code that has no row of its own
 	HTTP   int
 	RESP   string
-	Retry  bool // the same request may succeed later; nothing of it was accepted
+	Retry  bool // the same request may succeed later; it counts once for sure only with an identity
 }
 
 // outcomes is the one table of what an error means at a door. Rows with a
@@ -86,7 +86,7 @@ func reasonCode(r sluice.Reason) sluice.Code {
 		return sluice.Invalid
 	case sluice.NotAllowed:
 		return sluice.Denied
-	case sluice.ShuttingDown, sluice.StreamStopped:
+	case sluice.ShuttingDown, sluice.StreamStopped, sluice.DiskReserve:
 		return sluice.Unavailable
 	case sluice.Accepted, sluice.Sampled, sluice.Thinned:
 		return ""

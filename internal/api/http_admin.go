@@ -2,12 +2,14 @@ package api
 
 import (
 	_ "embed"
+	"errors"
 	"net/http"
 	"slices"
 	"strconv"
 	"time"
 
 	"sluice.dev/sluice"
+	"sluice.dev/sluice/internal/schema"
 )
 
 // rejectsMax is the most rejects that one answer lists.
@@ -91,7 +93,12 @@ func (q *request) postReload() error {
 	if err := q.who.MayAdmin(); err != nil {
 		return err
 	}
-	if err := q.h.o.Admin.Reload(q.r.Context()); err != nil {
+	err := q.h.o.Admin.Reload(q.r.Context())
+	var faults schema.Faults
+	if errors.As(err, &faults) {
+		return &sluice.Error{Code: sluice.Invalid, Reason: "bad_config", Detail: faults.Error(), Err: err}
+	}
+	if err != nil {
 		return err
 	}
 	return q.sendJSON(http.StatusOK, map[string]bool{"reloaded": true})

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"crypto/sha256"
+	"slices"
 
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/schema"
@@ -35,7 +36,6 @@ type job struct {
 	manyToOne bool // some line made other than one entry
 	outcomes  []sluice.Reason
 	bad       []fault
-	forbidden bool // some entries must not be submitted
 }
 
 func newJob(h *HTTP) *job {
@@ -47,20 +47,20 @@ func newJob(h *HTTP) *job {
 // newJob takes a job for a request.
 func (q *request) newJob() *job {
 	j := q.h.jobs.Get().(*job)
-	j.begin(q)
+	j.begin(q.schema, q.who)
 	return j
 }
 
-// begin makes the job ready for a chunk of q; it keeps its memory.
-func (j *job) begin(q *request) {
+// begin makes the job ready for a chunk; it keeps its memory.
+func (j *job) begin(in *schema.Schema, who *Principal) {
 	if j.builder == nil {
-		j.builder = schema.NewBuilder(q.schema, q.h.o.Now)
+		j.builder = schema.NewBuilder(in, j.h.o.Now)
 	} else {
-		j.builder.Reset(q.schema)
+		j.builder.Reset(in)
 	}
-	*j = job{h: j.h, schema: q.schema, who: q.who, builder: j.builder, fill: j.fill, text: j.text[:0], taken: j.taken, ends: j.ends[:0],
+	*j = job{h: j.h, schema: in, who: who, builder: j.builder, fill: j.fill, text: j.text[:0], taken: j.taken, ends: j.ends[:0],
 		entryLine: j.entryLine[:0], outcomes: j.outcomes[:0], bad: j.bad[:0], first: 1}
-	j.chunk = sluice.Chunk{Client: q.who.Name, Fill: j.fill, WantReceipt: true}
+	j.chunk = sluice.Chunk{Client: who.Name, Fill: j.fill, WantReceipt: true}
 }
 
 // free gives the job back. Nobody may hold its chunk any more.
@@ -99,17 +99,14 @@ func (j *job) Fill(c *sluice.Chunk) error {
 		j.parse()
 	}
 	if j.whole && len(j.bad) > 0 {
-		return &faults{list: j.bad, writes: j.lines}
+		return &faults{list: slices.Clone(j.bad), writes: j.lines}
 	}
 	c.Entries = j.builder.Entries()
-	if j.manyToOne || j.forbidden {
+	if j.manyToOne {
 		c.EntryLine = j.entryLine
 	}
 	if len(j.bad) > 0 {
-		c.Outcomes = j.outcomes
-	}
-	if j.forbidden {
-		j.dropForbidden(c)
+		c.Outcomes = slices.Clone(j.outcomes) // an Ack may live longer than the job
 	}
 	return nil
 }
@@ -127,11 +124,16 @@ func (j *job) parse() {
 		return
 	}
 	text := bytes.TrimLeft(j.text, jsonSpace)
-	if len(text) == 0 || text[0] != '[' {
-		j.line(0, j.text)
+	if len(text) > 0 && text[0] == '[' {
+		j.array(text)
 		return
 	}
-	j.array(text)
+	j.line(0, j.text)
+	if len(j.bad) > 0 && j.bad[0].err.Reason == "bad_json" && bytes.Contains(text, []byte("\n{")) {
+		e := *j.bad[0].err
+		e.Detail += "; if this is one write per line, send Content-Type: application/x-ndjson"
+		j.bad[0].err = &e
+	}
 }
 
 const jsonSpace = " \t\r\n"
@@ -148,8 +150,9 @@ func (j *job) line(i int, text []byte) {
 	before := j.builder.Len()
 	err := j.add(text)
 	if err == nil && !j.who.AllTables() {
+		// Entries of a line that is not allowed stay in the chunk: its outcome
+		// keeps them out of the commit.
 		err = j.mayWrite(j.builder.Entries()[before:])
-		j.forbidden = j.forbidden || err != nil
 	}
 	outcome := sluice.Accepted
 	if err != nil {
@@ -187,18 +190,6 @@ func (j *job) mayWrite(entries []sluice.Entry) error {
 		}
 	}
 	return nil
-}
-
-// dropForbidden takes the entries of lines that are not allowed out of the
-// chunk. The builder's slice is ours to change until its next Reset.
-func (j *job) dropForbidden(c *sluice.Chunk) {
-	keep, lines := c.Entries[:0], c.EntryLine[:0]
-	for i := range c.Entries {
-		if line := j.entryLine[i]; j.outcomes[line] == sluice.Accepted {
-			keep, lines = append(keep, c.Entries[i]), append(lines, line)
-		}
-	}
-	c.Entries, c.EntryLine = keep, lines
 }
 
 // array parses each element of a JSON array as a write.

@@ -37,7 +37,7 @@ func (q *request) pathKey(t *schema.Table) ([]byte, error) {
 	}
 	parts := strings.Split(text, ",")
 	if len(parts) != len(t.Key) {
-		return nil, sluice.Errorf(sluice.Invalid, "bad_key", "key %.80q of %s has %d values, not %d; write them with commas between, or as a JSON array when a value has a comma in it",
+		return nil, sluice.Errorf(sluice.Invalid, "bad_key", "key %.80q of %s has %d of %d values; write them with commas between, or as a JSON array when a value has a comma in it",
 			text, t.Name, len(parts), len(t.Key))
 	}
 	key := make([]sluice.Value, len(parts))

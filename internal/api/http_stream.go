@@ -17,9 +17,9 @@ import (
 // lines of a body are journaled in their order, so that the last `set` of a key
 // wins.
 type stream struct {
-	q    *request
-	id   *sluice.Identity
-	cut  cutter
+	q     *request
+	id    *sluice.Identity
+	cut   cutter
 	jobs  chan *job // cut and parsed, in order
 	spare chan *job // done with, their memory used again
 	err   error     // of reading; set before jobs is closed
@@ -76,8 +76,11 @@ func (q *request) stream() error {
 // read cuts and parses until the body ends, ctx ends, or nobody takes chunks.
 func (s *stream) read(ctx context.Context) error {
 	for index := uint64(0); ; index++ {
-		j := s.job()
-		err := s.cut.next(j)
+		j, err := s.job()
+		if err != nil {
+			return err
+		}
+		err = s.cut.next(j)
 		if err == nil && s.id != nil && s.id.Producer != 0 {
 			err = s.onlyChunk(j)
 		}
@@ -99,15 +102,25 @@ func (s *stream) read(ctx context.Context) error {
 	}
 }
 
-// job takes a job that was used before, if there is one.
-func (s *stream) job() *job {
-	select {
-	case j := <-s.spare:
-		j.begin(s.q)
-		return j
-	default:
-		return s.q.newJob()
+// job takes a job that was used before, if there is one. A body may last for
+// hours: each chunk asks anew which schema and which rights are in force.
+func (s *stream) job() (*job, error) {
+	h := s.q.h
+	who, err := h.o.Auth.Current(s.q.who)
+	if err == nil {
+		err = who.MayWrite("")
 	}
+	if err != nil {
+		return nil, err
+	}
+	var j *job
+	select {
+	case j = <-s.spare:
+	default:
+		j = h.jobs.Get().(*job)
+	}
+	j.begin(h.o.Writes.Schema(), who)
+	return j, nil
 }
 
 func (s *stream) freeSpares() {

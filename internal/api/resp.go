@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice.dev/sluice/internal/observe"
 	"sluice.dev/sluice/internal/schema"
 )
 
@@ -60,9 +61,9 @@ type RESPOptions struct {
 	Writes  Writes
 	Reads   Reads
 	Admin   Admin
-	Auth    *Auth       // nil: one of its own
-	TLS     *tls.Config // nil: plain TCP
-	Version string      // of Sluice, for HELLO
+	Auth    *Auth            // nil: one of its own
+	TLS     *tls.Config      // nil: plain TCP
+	Version string           // of Sluice, for HELLO
 	Now     func() time.Time // judges skew_max; nil: time.Now
 
 	// WriteTimeout cuts off a client that does not read its answers; 0: the
@@ -74,6 +75,7 @@ type RESPOptions struct {
 type respStats struct {
 	accepted, refused, connected atomic.Int64
 	commands, bytesIn, bytesOut  atomic.Int64
+	requestTime                  *observe.Histogram // of a pipeline, in seconds
 }
 
 const (
@@ -94,6 +96,7 @@ func NewRESP(o RESPOptions) (*RESP, error) {
 		o.Now = time.Now
 	}
 	d := &RESP{o: o, commands: respCommands(), listeners: map[net.Listener]bool{}, conns: map[*respConn]bool{}}
+	d.stats.requestTime = observe.NewHistogram(observe.Seconds)
 	d.stop, d.cut = context.WithCancel(context.Background())
 	d.leaving, d.leave = context.WithCancel(d.stop)
 	d.chunks.New = func() any {
@@ -132,6 +135,7 @@ func (d *RESP) Serve(ctx context.Context, ln net.Listener) error {
 			return nil
 		}
 		if ne, ok := errors.AsType[net.Error](err); !ok || !ne.Timeout() && !temporary(err) {
+			d.close() // nobody could come in any more, and Serve waits for those who are
 			return fmt.Errorf("accept on %s: %w", ln.Addr(), err)
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), acceptPauseMax)
@@ -251,4 +255,13 @@ func (d *RESP) drop(c *respConn) {
 	defer d.mu.Unlock()
 	delete(d.conns, c)
 	d.stats.connected.Add(-1)
+}
+
+// Samples are the door's metrics. A request is a pipeline: what one read brought.
+func (d *RESP) Samples() observe.Samples {
+	return func(yield func(observe.Sample) bool) {
+		_ = yield(observe.Connections.Of(float64(d.stats.connected.Load()), "resp")) &&
+			yield(observe.ConnectionsRefused.Of(float64(d.stats.refused.Load()), "resp")) &&
+			yield(observe.RequestTime.With(d.stats.requestTime, "resp"))
+	}
 }

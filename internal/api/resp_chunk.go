@@ -95,7 +95,7 @@ func (w *respChunk) line(event bool) {
 }
 
 func (w *respChunk) full(commandsMax int) bool {
-	return len(w.lines) >= commandsMax || w.bytes >= sluice.ChunkBytesMax
+	return len(w.lines) >= commandsMax || w.builder.Len() >= commandsMax || w.bytes >= sluice.ChunkBytesMax
 }
 
 func (w *respChunk) clear() {

@@ -26,7 +26,17 @@ type respCommand struct {
 }
 
 func respCommands() map[string]*respCommand {
-	list := []respCommand{
+	byName := map[string]*respCommand{}
+	for _, list := range [][]respCommand{respDataCommands(), respOtherCommands()} {
+		for i := range list {
+			byName[list[i].name] = &list[i]
+		}
+	}
+	return byName
+}
+
+func respDataCommands() []respCommand {
+	return []respCommand{
 		{name: "hincrby", arity: 4, write: true, keys: [3]int{1, 1, 1}, group: "hash", do: hincrby,
 			usage: "HINCRBY table:key column amount", summary: "Adds to a sum. Answers the amount that was accepted, not the total."},
 		{name: "hincrbyfloat", arity: 4, write: true, keys: [3]int{1, 1, 1}, group: "hash", do: hincrbyfloat,
@@ -51,6 +61,11 @@ func respCommands() map[string]*respCommand {
 			usage: "PFCOUNT table.column:key", summary: "Reads the estimate of a unique column."},
 		{name: "exists", arity: -2, keys: [3]int{1, -1, 1}, group: "generic", do: exists,
 			usage: "EXISTS table:key [table:key ...]", summary: "Counts the rows that are in the database."},
+	}
+}
+
+func respOtherCommands() []respCommand {
+	return []respCommand{
 		{name: "wait", arity: 3, group: "generic", do: wait,
 			usage: "WAIT 1 milliseconds", summary: "Waits until all that this connection wrote is applied. Answers 1, or 0 when it is not yet, or when a database refused some of it."},
 		{name: "waitaof", arity: 4, group: "generic", do: waitaof,
@@ -76,11 +91,6 @@ func respCommands() map[string]*respCommand {
 		{name: "exec", arity: 1, endsMulti: true, group: "transactions", do: exec, usage: "EXEC", summary: "Ends a refused MULTI."},
 		{name: "discard", arity: 1, endsMulti: true, group: "transactions", do: exec, usage: "DISCARD", summary: "Ends a refused MULTI."},
 	}
-	byName := make(map[string]*respCommand, len(list))
-	for i := range list {
-		byName[list[i].name] = &list[i]
-	}
-	return byName
 }
 
 // instead names the way here for commands that people try first.

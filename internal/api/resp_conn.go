@@ -29,12 +29,11 @@ type respConn struct {
 	inMulti   bool // a refused MULTI: see multi
 	quit      bool // close after the answers
 
-	last    *respCommand // the previous command and the table it named: pipelines repeat themselves
-	table   *schema.Table
-	mayUse  respRight // rights on table that were already found
-	since   sinceConnect
-	began   time.Time // when the command being read began
-	patient time.Time // the read deadline in force
+	last   *respCommand // the previous command and the table it named: pipelines repeat themselves
+	table  *schema.Table
+	mayUse respRight // rights on table that were found already
+	since  sinceConnect
+	began  time.Time // when the command being read began
 }
 
 type respRight uint8
@@ -77,26 +76,33 @@ func (c *respConn) serve() {
 	}
 }
 
-// greet does the TLS handshake, where there is one, and finds out who this is.
+// greet does the TLS handshake, where there is one.
 func (c *respConn) greet() bool {
 	c.refresh()
-	auth := c.door.o.Auth
 	if tc, ok := c.nc.(*tls.Conn); ok {
 		ctx, cancel := context.WithTimeout(c.door.stop, c.schema.Limits.ReadTimeout)
 		defer cancel()
 		if tc.HandshakeContext(ctx) != nil {
 			return false
 		}
+	}
+	c.identify()
+	return true
+}
+
+// identify finds out who this is before AUTH: the client of a certificate, or
+// anybody where no clients are configured. Else nobody, who may only AUTH.
+func (c *respConn) identify() {
+	c.principal, c.table = nil, nil
+	auth := c.door.o.Auth
+	if tc, ok := c.nc.(*tls.Conn); ok {
 		state := tc.ConnectionState()
-		if p, err := auth.Certificate(&state); err == nil {
-			c.principal = p
-		}
+		c.principal, _ = auth.Certificate(&state)
 	}
 	if c.principal == nil {
 		c.principal, _ = auth.Anonymous(c.nc.RemoteAddr().String())
 	}
 	c.refresh()
-	return true
 }
 
 // refresh follows a reload: the schema, the limits, and what this client may do.
@@ -123,6 +129,7 @@ func (c *respConn) step() error {
 	if err := c.read(); err != nil {
 		return err
 	}
+	started := time.Now()
 	c.refresh()
 	c.begin()
 	defer c.end()
@@ -138,6 +145,7 @@ func (c *respConn) step() error {
 		if args == nil {
 			break
 		}
+		//c.began = time.Time{}
 		c.work.commands++
 		c.work.bytes += c.in.start - from
 		c.command(args)
@@ -158,28 +166,34 @@ func (c *respConn) step() error {
 	if err := c.flush(); err != nil {
 		return err
 	}
+	c.door.stats.requestTime.Observe(time.Since(started).Seconds())
 	if c.quit {
 		return errRESPQuit
 	}
 	return nil
 }
 
-// read waits for bytes. Silence between commands may last `idle_timeout`; a
-// command that has begun must be whole within `read_timeout`, however slowly it
-// trickles.
-func (c *respConn) read() error {
+// deadline is until when the next bytes must come. Silence between commands may
+// last `idle_timeout`; a command that has begun must be whole within
+// `read_timeout`, however slowly it trickles.
+func (c *respConn) deadline(now time.Time) time.Time {
 	limits := &c.schema.Limits
-	now := time.Now()
-	until := now.Add(limits.IdleTimeout)
 	switch {
 	case c.in.partial() && c.began.IsZero():
 		c.began = now
-		until = now.Add(limits.ReadTimeout)
+		return now.Add(limits.ReadTimeout)
 	case c.in.partial():
-		until = c.began.Add(limits.ReadTimeout)
-	default:
-		c.began = time.Time{}
+		return c.began.Add(limits.ReadTimeout)
+	case c.principal == nil: // who has not said who they are does not hold a connection for long
+		return now.Add(limits.ReadTimeout)
 	}
+	return now.Add(limits.IdleTimeout)
+}
+
+// read waits for bytes.
+func (c *respConn) read() error {
+	now := time.Now()
+	until := c.deadline(now)
 	for {
 		wake := until
 		if soon := now.Add(respShrinkAfter); len(c.in.buf) > respBufferBytes && !c.in.partial() && soon.Before(until) {
@@ -201,13 +215,13 @@ func (c *respConn) read() error {
 			return c.farewell("BUSY", "memory_max 1000 the connections' buffers are full; send smaller commands or come again later")
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
-		case c.door.stopping.Load():
-			return errRESPQuit
+		case c.door.stopping.Load(): // woken while nothing was there to be read: no need to linger
+			return err
 		case wake.Before(until):
 			c.in.shrink()
 			now = time.Now()
 		case c.in.partial():
-			return c.farewell("ERR", "read_timeout: the command that began "+limits.ReadTimeout.String()+" ago is still not whole")
+			return c.farewell("ERR", "read_timeout: the command that began "+c.schema.Limits.ReadTimeout.String()+" ago is still not whole")
 		default:
 			return err // idle_timeout: closed without a word, as Redis does
 		}

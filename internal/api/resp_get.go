@@ -53,7 +53,7 @@ func (c *respConn) fields(args [][]byte) (row sluice.Row, columns []*schema.Colu
 			return row, nil, false
 		}
 		columns = append(columns, col)
-		if !slices.Contains(groups, g.Name) {
+		if g.Name != "" && !slices.Contains(groups, g.Name) { // a flat table has no other group to leave out
 			groups = append(groups, g.Name)
 		}
 	}
@@ -138,19 +138,36 @@ func pfcount(c *respConn, args [][]byte) {
 	c.work.out = redcon.AppendInt(c.work.out, n)
 }
 
+// exists reads all keys of a table at once.
 func exists(c *respConn, args [][]byte) {
-	found := int64(0)
+	if most := c.schema.Limits.MultiReadKeysMax; len(args)-1 > most {
+		c.work.fail("ERR", "EXISTS takes at most "+strconv.Itoa(most)+" keys (read_keys): send several")
+		return
+	}
+	keys := map[*schema.Table][][]byte{}
 	for _, arg := range args[1:] {
-		t, key := c.target(arg, respMayRead)
+		t, text := c.target(arg, respMayRead)
 		if t == nil {
 			return
 		}
-		row, ok := c.readRow(t, key, nil)
-		if !ok {
+		key, err := t.KeyFromText(nil, text)
+		if err != nil {
+			c.work.failWith(err)
 			return
 		}
-		if row.Found {
-			found++
+		keys[t] = append(keys[t], key)
+	}
+	found := int64(0)
+	for t, list := range keys {
+		rows, err := c.door.o.Reads.Read(c.door.stop, sluice.ReadQuery{Table: t.Name, Keys: list})
+		if err != nil {
+			c.work.failWith(err)
+			return
+		}
+		for i := range rows {
+			if rows[i].Found {
+				found++
+			}
 		}
 	}
 	c.work.out = redcon.AppendInt(c.work.out, found)

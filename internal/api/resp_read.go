@@ -70,6 +70,7 @@ func (r *respReader) partial() bool { return r.end > r.start }
 // fill reads once from rd. It moves what is unread to the front and grows the
 // buffer where a command needs it, so earlier arguments are gone.
 func (r *respReader) fill(rd io.Reader) error {
+	used := r.end
 	if r.start > 0 {
 		r.end = copy(r.buf, r.buf[r.start:r.end])
 		r.start = 0
@@ -78,9 +79,11 @@ func (r *respReader) fill(rd io.Reader) error {
 	case r.buf == nil:
 		r.buf = make([]byte, respBufferBytes)
 	case r.end == len(r.buf):
-		if !r.resize(len(r.buf) * 2) {
+		if !r.resize(r.larger()) {
 			return errRESPNoMemory
 		}
+	case r.end == 0 && used <= respPipelineBytes && len(r.buf) > respPipelineBytes:
+		r.resize(respPipelineBytes) // the large command is over
 	case r.full && len(r.buf) < respPipelineBytes:
 		r.resize(len(r.buf) * 2) // without memory for it the old one does, with smaller pipelines
 	}
@@ -91,6 +94,17 @@ func (r *respReader) fill(rd io.Reader) error {
 		return nil // an error comes again at the next read
 	}
 	return err
+}
+
+// larger is the size that a full buffer grows to: twice its own, since only
+// what has come shall cost memory and not what a client announces, but no more
+// than the argument in work needs.
+func (r *respReader) larger() int {
+	size := 2 * len(r.buf)
+	if r.left > 0 && r.bulk >= 0 {
+		size = min(size, max(r.pos+r.bulk+2, len(r.buf)+respBufferBytes))
+	}
+	return size
 }
 
 func (r *respReader) resize(size int) bool {
@@ -191,6 +205,9 @@ func (r *respReader) arguments() (more bool, err error) {
 			}
 			if used == 0 {
 				return true, nil
+			}
+			if n > r.bulkMax && r.argsMax == respAnonArgsMax {
+				return false, protocolErrorf("unauthenticated bulk length")
 			}
 			if n > r.bulkMax {
 				return false, protocolErrorf("invalid bulk length: %d bytes are more than the %d of an argument (value_bytes)", n, r.bulkMax)

@@ -16,11 +16,14 @@ import (
 const respClientNameMax = 128
 
 func ping(c *respConn, args [][]byte) {
-	if len(args) == 1 {
+	switch len(args) {
+	case 1:
 		c.work.out = redcon.AppendString(c.work.out, "PONG")
-		return
+	case 2:
+		c.work.out = redcon.AppendBulk(c.work.out, args[1])
+	default:
+		c.work.fail("ERR", "wrong number of arguments for 'ping' command: use PING [message]")
 	}
-	c.work.out = redcon.AppendBulk(c.work.out, args[1])
 }
 
 func echo(c *respConn, args [][]byte) { c.work.out = redcon.AppendBulk(c.work.out, args[1]) }
@@ -40,9 +43,8 @@ func selectDB(c *respConn, args [][]byte) {
 
 // reset makes the connection what it was when it came.
 func reset(c *respConn, _ [][]byte) {
-	c.principal, _ = c.door.o.Auth.Anonymous(c.nc.RemoteAddr().String())
-	c.resp3, c.inMulti, c.name, c.table = false, false, "", nil
-	c.refresh()
+	c.identify()
+	c.resp3, c.inMulti, c.name = false, false, ""
 	c.work.out = redcon.AppendString(c.work.out, "RESET")
 }
 

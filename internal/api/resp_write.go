@@ -20,7 +20,19 @@ func (c *respConn) target(arg []byte, right respRight) (*schema.Table, []byte) {
 		c.work.fail("ERR", "key "+quoted(arg)+" names no table: say table:key, as in posts:42")
 		return nil, nil
 	}
-	return c.tableOf(arg[:i], right), arg[i+1:]
+	t := c.tableOf(arg[:i], right)
+	return t, keyText(t, arg[i+1:])
+}
+
+// keyText takes leading zeros from a whole number: redis-benchmark and programs
+// that pad their keys write 000000000042, and it is the same number.
+func keyText(t *schema.Table, key []byte) []byte {
+	if len(key) > 1 && key[0] == '0' && t != nil && len(t.Key) == 1 && t.Key[0].Type.Kind == sluice.Int64 {
+		for len(key) > 1 && key[0] == '0' && key[1] >= '0' && key[1] <= '9' {
+			key = key[1:]
+		}
+	}
+	return key
 }
 
 // part splits `table.part:key`; part is a column or a group.
@@ -31,7 +43,8 @@ func (c *respConn) part(arg []byte, right respRight, usage string) (t *schema.Ta
 		c.work.fail("ERR", "key "+quoted(arg)+": use "+usage)
 		return nil, nil, nil
 	}
-	return c.tableOf(arg[:dot], right), arg[dot+1 : i], arg[i+1:]
+	t = c.tableOf(arg[:dot], right)
+	return t, arg[dot+1 : i], keyText(t, arg[i+1:])
 }
 
 // tableOf finds a table and checks the right to it. Pipelines mostly stay with
@@ -253,6 +266,10 @@ func pfadd(c *respConn, args [][]byte) {
 // builder cannot be taken back, so the answer then says what went before.
 func del(c *respConn, args [][]byte) {
 	w := c.work
+	if most := c.schema.Limits.BatchWritesMax; len(args)-1 > most {
+		w.fail("ERR", "DEL takes at most "+strconv.Itoa(most)+" keys (batch_writes): send several")
+		return
+	}
 	for i, arg := range args[1:] {
 		if !c.delKey(arg) {
 			if i > 0 {

@@ -50,7 +50,7 @@ func (t *Table) load() error {
 	if err := t.dir.readValue(manifestName, m); err != nil {
 		return err
 	}
-	t.now, t.base = m.Now, m.Now
+	t.now = m.Now
 	keep := map[string]bool{m.Producers: true}
 	for _, info := range m.Files {
 		s, f, err := t.dir.open(info.Name)
@@ -126,7 +126,8 @@ func (t *Table) Close() error {
 
 // Checkpoint makes everything durable that is remembered of the commits up to
 // upTo, so that these may be trimmed, drops files that are older than the
-// window and forgets idle producers. Begin goes on meanwhile. After the first
+// window and forgets idle producers. upTo is at most the journal's head; the
+// head itself is not to be trimmed. Begin goes on meanwhile. After the first
 // error every call answers it: what a failed fsync left on the disk is not
 // known, so the process has to stop (J4).
 func (t *Table) Checkpoint(upTo uint64) error {
@@ -180,6 +181,11 @@ func (t *Table) freeze(upTo uint64) (manifest, map[uint64]producer) {
 		t.frozen, t.recent = t.recent, newRecent()
 	}
 	t.producers.forgetIdle(t.now - t.o.ProducerIdle)
+	// The head may be durable with Done still to come, and what is in flight may
+	// be in it. All records of the commit before it are here.
+	if len(t.inFlight) > 0 && upTo > 0 {
+		upTo--
+	}
 	m := t.manifest
 	return manifest{Through: max(upTo, m.Through), Now: t.now, NextProducer: t.producers.next, NextFile: m.NextFile}, t.producers.snapshot()
 }

@@ -107,7 +107,7 @@ func (l *life) step(rng *rand.Rand) bool {
 			l.issued = append(l.issued, id)
 		}
 	default:
-		l.table.Advance(l.table.now - l.table.base + time.Duration(rng.IntN(60))*time.Minute)
+		l.table.Advance(l.table.Now() + time.Duration(rng.IntN(60))*time.Minute)
 		upTo := uint64(len(l.commits))
 		if err = l.table.Checkpoint(upTo); err == nil {
 			l.trimmed = max(l.trimmed, upTo-min(upTo, uint64(rng.IntN(3))))
@@ -168,7 +168,7 @@ func TestI4_NothingIsForgottenInAnyCrash(t *testing.T) {
 		t.Fatalf("only %d changes to crash in", whole.Changes())
 	}
 	for n := 1; n <= whole.Changes(); n++ {
-		for seed := range uint64(3) {
+		for seed := range uint64(2) {
 			t.Run(fmt.Sprintf("change%d/seed%d", n, seed), func(t *testing.T) {
 				disk := vfs.NewMem(seed)
 				disk.CrashAt(n)
@@ -194,7 +194,7 @@ func TestI4_ModelOfManyLives(t *testing.T) {
 			l := startLife(t, disk)
 			for round := range uint64(5) {
 				l.run(rng, 60)
-				if l.table.now > 23*time.Hour {
+				if l.table.Now() > 23*time.Hour {
 					break // beyond it, keys may be forgotten
 				}
 				l.check()

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice.dev/sluice"
+	"sluice.dev/sluice/internal/vfs"
 )
 
 func TestFilterFindsAllAndFewOthers(t *testing.T) {
@@ -65,7 +66,7 @@ func TestMergeRun(t *testing.T) {
 }
 
 func TestFilesStayFew(t *testing.T) {
-	table := openTable(t, Options{Window: 24 * time.Hour})
+	table := openTable(t, Options{FS: vfs.NewMem(1), Window: 24 * time.Hour})
 	most, keys := 0, 0
 	for i := range 500 { // one checkpoint every ten minutes for three and a half days
 		for range 1 + i%7 {

@@ -23,7 +23,6 @@ type Table struct {
 	frozen    *recent // being written by a checkpoint, or nil
 	producers producers
 	now       time.Duration // journal time
-	base      time.Duration // journal time at Open
 	fileBytes int64
 	fileKeys  uint64
 	failed    error // of the first checkpoint that failed; never retried
@@ -154,8 +153,8 @@ func appendValue(dst []byte, rec *Record) []byte {
 }
 
 // Done says that the chunk is in a durable commit. It is called for every
-// record of a commit before anybody is told of it, and before a Checkpoint
-// that goes up to this commit.
+// record of a commit before anybody is told of it and before the next commit
+// is appended.
 func (t *Table) Done(rec *Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -200,13 +199,21 @@ func (t *Table) leaveLocked(at ident) {
 	}
 }
 
-// Advance tells how long the process has been running, by the monotonic clock.
-// The time of the table is that plus what was reached before this start: it
-// stands still while nothing runs, and a jump of the wall clock forgets nothing (I4).
-func (t *Table) Advance(running time.Duration) {
+// Advance tells the journal's own time, which only the monotonic clock advances
+// while the journal runs: a jump of the wall clock forgets nothing (I4). A time
+// before the one known is ignored, so that what is remembered is never older than it seems.
+func (t *Table) Advance(now time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.now = max(t.now, t.base+running)
+	t.now = max(t.now, now)
+}
+
+// Now is the journal's time as far as it is known here; after Open, that of the
+// last checkpoint. A journal whose commits were all trimmed goes on from it.
+func (t *Table) Now() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.now
 }
 
 // Through is the commit up to which the files know everything: recovery replays

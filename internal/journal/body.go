@@ -93,7 +93,9 @@ func (e *Encoder) Entry(en *sluice.Entry) {
 	}
 	e.scratch = appendEntry(e.scratch, en)
 	e.entries++
-	e.writes += uint64(en.Writes)
+	if en.Replay == 0 { // a replay was counted when it was first accepted
+		e.writes += uint64(en.Writes)
+	}
 	e.ordinal++
 }
 
@@ -381,7 +383,7 @@ func (r *reader) entry(e *sluice.Entry, s Stream) error {
 	*e = sluice.Entry{Group: s.Group, Slot: uint16(s.Partition)*sluice.SlotsPerPartition + uint16(slot),
 		Key: r.bytes(r.count()), Reset: flags&flagReset != 0, Cells: e.Cells[:0], Writes: 1}
 	if flags&flagReplay != 0 {
-		e.Replay = r.uvarint()
+		e.Replay, e.Writes = r.uvarint(), 0
 	}
 	if flags&flagWrites != 0 {
 		e.Writes = uint32(r.uvarint())

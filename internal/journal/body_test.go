@@ -21,7 +21,7 @@ func sortedEntries(r *rand.Rand) []sluice.Entry {
 		e := sluice.Entry{Group: sluice.GroupID(1 + r.IntN(3)), Slot: uint16(r.IntN(sluice.Slots)), Key: []byte{byte(r.IntN(9)), 0, 255},
 			Reset: r.IntN(5) == 0, Writes: uint32(1 + r.IntN(3)), Cells: []sluice.Cell{}}
 		if r.IntN(7) == 0 {
-			e.Replay = r.Uint64()
+			e.Replay, e.Writes = 1+r.Uint64N(1<<60), 0
 		}
 		for c := range r.IntN(4) {
 			v := sluice.Value{Kind: kinds[r.IntN(len(kinds))]}

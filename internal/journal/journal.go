@@ -29,7 +29,8 @@ type Journal interface {
 	Read(n uint64) (Commit, error)
 	// Wait returns when the head is above n or ctx ends.
 	Wait(ctx context.Context, n uint64) error
-	// Head is the last durable commit; 0 when there is none.
+	// Head is the number and chain of the last durable commit, without its
+	// body; 0 when there is none.
 	Head() Commit
 	// Streams is, for each stream that ever had an entry, the last commit that
 	// holds one and the cumulative count of writes up to it, as of the head.
@@ -92,13 +93,27 @@ type Usage struct {
 // ErrNotYet answers a Read beyond the head.
 var ErrNotYet = errors.New("journal: commit is not there yet")
 
+// ErrClosed answers every call after Close.
+var ErrClosed = errors.New("journal: closed")
+
 // HoleError answers a Read of a commit whose segment was removed.
 type HoleError struct {
 	Number uint64
-	Next   uint64 // first commit after the hole
+	Next   uint64 // first commit after the hole; it may not be written yet
+	Lost   bool   // lost and accepted as lost (adopt); false: trimmed
+	// Chain is the chain of Number when Next is Number+1: the commit behind a
+	// hole records what it continues, so a cursor at the hole's end can still
+	// be checked (S4). 0: not known.
+	Chain uint64
 }
 
-func (e *HoleError) Error() string { return "journal: commit was trimmed" }
+func (e *HoleError) Error() string {
+	n := strconv.FormatUint(e.Number, 10)
+	if e.Lost {
+		return "journal: commit " + n + " was lost, and `sluice journal adopt` accepted that"
+	}
+	return "journal: commit " + n + " was trimmed"
+}
 
 // CorruptError says where the journal does not hold what was written (J3).
 type CorruptError struct {

@@ -39,6 +39,7 @@ type Acceptor struct {
 	sums    [][sluice.Partitions]uint64 // cumulative writes by group and partition; used by Step only
 	touched []sluice.GroupID
 	notes   notes
+	riding  []journal.Note // in the commit being written
 }
 
 // AcceptorOptions are what an Acceptor works with.
@@ -46,6 +47,7 @@ type AcceptorOptions struct {
 	Journal journal.Journal
 	Dedup   *dedup.Table
 	Gate    *admit.Gate
+	Ledger  *Ledger
 	// Clock is the journal's own time in microseconds: it grows only while the
 	// process runs and never jumps (I4). Wall is the time for people.
 	Clock func() int64
@@ -59,6 +61,7 @@ type AcceptorOptions struct {
 type commit struct {
 	folder  *fold.Folder
 	records []*dedup.Record
+	chunks  int
 	writes  int
 	started time.Time
 	sealed  chan struct{} // closed when no more may be added
@@ -99,12 +102,6 @@ func (a *Acceptor) NewProducer(context.Context) (uint64, error) { return a.o.Ded
 // wait. It returns an error when nothing of the chunk was accepted, or when the
 // outcome is unknown because ctx ended (code Unavailable, reason unknown).
 func (a *Acceptor) Submit(ctx context.Context, c *sluice.Chunk) (sluice.Ack, error) {
-	placed := c.Placed
-	defer func() {
-		if placed != nil {
-			placed()
-		}
-	}()
 	if c.Identity != nil {
 		if ack, known, err := a.recognise(ctx, c); known || err != nil {
 			return ack, err
@@ -116,10 +113,6 @@ func (a *Acceptor) Submit(ctx context.Context, c *sluice.Chunk) (sluice.Ack, err
 			a.o.Dedup.Abandon(*c.Identity)
 		}
 		return sluice.Ack{Outcomes: c.Outcomes}, err
-	}
-	if placed != nil {
-		placed()
-		placed = nil
 	}
 	select {
 	case <-at.done:
@@ -224,7 +217,8 @@ func (a *Acceptor) place(ctx context.Context, c *sluice.Chunk) (at *commit, rec 
 	}
 	defer a.mu.Unlock()
 	at = a.open
-	first := at.writes == 0
+	first := at.chunks == 0
+	at.chunks++
 	for i := range c.Entries {
 		if !c.Accepts(i) {
 			continue
@@ -280,7 +274,7 @@ func (a *Acceptor) lockWithRoom(ctx context.Context, c *sluice.Chunk) error {
 			return a.failed
 		}
 		o := a.open
-		if o.writes == 0 || o.folder.Len()+len(c.Entries) <= limits.CommitEntriesMax &&
+		if o.chunks == 0 || o.folder.Len()+len(c.Entries) <= limits.CommitEntriesMax &&
 			o.folder.Bytes()+size <= limits.CommitBytesMax && o.writes+len(c.Entries) <= limits.CommitWritesMax {
 			return nil
 		}
@@ -341,6 +335,7 @@ func (a *Acceptor) commit() error {
 		return err
 	}
 	a.counts.committed(at, len(c.Body), time.Since(from), a.o.Wall().Sub(at.started))
+	a.o.Ledger.Add(c.Number, a.riding)
 	a.o.Committed(c.Number, a.touched)
 	for _, rec := range at.records {
 		a.o.Dedup.Done(rec)
@@ -357,7 +352,8 @@ func (a *Acceptor) commit() error {
 
 func (a *Acceptor) encode(at *commit) []byte {
 	number := a.o.Journal.Head().Number + 1
-	h := journal.Header{Time: a.o.Clock(), Wall: a.o.Wall().UnixMicro(), Notes: a.notes.take()}
+	a.riding = a.notes.take()
+	h := journal.Header{Time: a.o.Clock(), Wall: a.o.Wall().UnixMicro(), Notes: a.riding}
 	for _, rec := range at.records {
 		rec.Receipt.Commit = number
 		h.Identities = append(h.Identities, dedup.AppendRecord(nil, rec))
@@ -402,5 +398,5 @@ func (a *Acceptor) sum(s journal.Stream) *uint64 {
 func (a *Acceptor) Idle() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.open.writes == 0 && a.spare != nil && a.waiting == 0
+	return a.open.chunks == 0 && a.spare != nil && a.waiting == 0
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -54,8 +55,9 @@ type DrainerOptions struct {
 	// makes it so (S4: a cursor that is missing though it was there is a loss).
 	Known    bool
 	Remember func() error
-	// Gaps that somebody accepted: up to this commit, missing history is no error.
-	AcceptedGap uint64
+	// AcceptedGap is the end of a gap that somebody accepted: up to this commit,
+	// missing history is no error. 0: none.
+	AcceptedGap func() uint64
 	// ParentsPassed: see store.Batch.
 	ParentsPassed func(parent string, commit uint64) bool
 	Now           func() time.Time
@@ -124,11 +126,14 @@ func (d *Drainer) step(ctx context.Context) (time.Duration, error) {
 // where the shard is. It waits for a transaction of an earlier epoch, so a lost
 // answer to COMMIT is settled here too (S3).
 func (d *Drainer) take(ctx context.Context) error {
+	group := d.group.Load()
+	if err := d.checkFound(ctx, group.ID); err != nil {
+		return err
+	}
 	epoch, err := d.o.Journal.NextEpoch()
 	if err != nil {
 		return err
 	}
-	group := d.group.Load()
 	cur, err := d.o.Shard.Take(ctx, group.ID, store.OwnerName, epoch)
 	if errors.Is(err, store.ErrFenced) && cur.Epoch > epoch {
 		return &store.StopError{Reason: "epoch_ahead", Detail: fmt.Sprintf("shard %s has epoch %d, the journal's counter gave %d: the journal is older than the shard; "+
@@ -163,20 +168,35 @@ func (d *Drainer) take(ctx context.Context) error {
 	return nil
 }
 
+// checkFound stops at a shard that was drained to and has no cursor now: a
+// restored or emptied database. It looks before Take does, since Take makes the
+// cursor that is missing, and the next try would take it for an old one.
+func (d *Drainer) checkFound(ctx context.Context, group sluice.GroupID) error {
+	if !d.o.Known || d.o.AcceptedGap() > 0 {
+		return nil
+	}
+	cursors, err := d.o.Shard.Cursors(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(cursors, func(c store.Cursor) bool { return c.Group == group && c.Owner == store.OwnerName }) {
+		return d.missing("cursor_missing", "it was drained to before, and has no cursor now: a restored or emptied database")
+	}
+	return nil
+}
+
+func (d *Drainer) missing(reason, format string, args ...any) error {
+	return &store.StopError{Reason: reason, Detail: fmt.Sprintf("shard %s, %s: ", d.o.ShardName, d.group.Load().FullName()) + fmt.Sprintf(format, args...) +
+		fmt.Sprintf("; `sluice resume --store %s --shard %s --accept-gap` goes on and keeps the gap in the catalog", d.o.Store.Name, d.o.ShardName)}
+}
+
 // checkCursor compares the shard's cursor with the journal (S4).
 func (d *Drainer) checkCursor(cur *store.Cursor) error {
 	highest, head := cur.Highest(), d.o.Journal.Head().Number
-	accepted := d.o.AcceptedGap
-	stop := func(reason, format string, args ...any) error {
-		return &store.StopError{Reason: reason, Detail: fmt.Sprintf("shard %s, %s: ", d.o.ShardName, d.group.Load().FullName()) + fmt.Sprintf(format, args...) +
-			fmt.Sprintf("; `sluice resume --store %s --shard %s --accept-gap` goes on and keeps the gap in the catalog", d.o.Store.Name, d.o.ShardName)}
-	}
-	switch {
-	case highest > head:
+	accepted := d.o.AcceptedGap()
+	if highest > head {
 		return &store.StopError{Reason: "beyond_journal", Detail: fmt.Sprintf("shard %s, %s: its cursor is at commit %d, the journal ends at %d: the journal lost its end; "+
 			"`sluice journal adopt` goes on from here", d.o.ShardName, d.group.Load().FullName(), highest, head)}
-	case d.o.Known && !cur.Found && accepted == 0:
-		return stop("cursor_missing", "it was drained to before, and has no cursor now: a restored or emptied database")
 	}
 	if highest > 0 {
 		c, err := d.o.Journal.Read(highest)
@@ -186,16 +206,36 @@ func (d *Drainer) checkCursor(cur *store.Cursor) error {
 		case err != nil:
 			return err
 		case c.Chain != cur.Chain && accepted < highest:
-			return stop("chain_differs", "its cursor at commit %d was made for another history (chain %x, the journal has %x): another journal or a restored one", highest, cur.Chain, c.Chain)
+			return d.missing("chain_differs", "its cursor at commit %d was made for another history (chain %x, the journal has %x): another journal or a restored one", highest, cur.Chain, c.Chain)
 		}
 	}
 	for _, p := range d.o.Partitions.List() {
 		st := d.o.Journal.Stream(journal.Stream{Group: cur.Group, Partition: p})
 		if st.Removed > max(cur.Applied(p), accepted) {
-			return stop("history_trimmed", "partition %d has applied through commit %d, and the journal was trimmed through %d: the shard went back further than what is retained", p, cur.Applied(p), st.Removed)
+			return d.missing("history_trimmed", "partition %d has applied through commit %d, and the journal was trimmed through %d: the shard went back further than what is retained", p, cur.Applied(p), st.Removed)
 		}
 	}
 	return nil
+}
+
+// Gap tells which commits are missing for this drainer, when missing history
+// stops it: what AcceptGap would accept.
+func (d *Drainer) Gap(head uint64) (from, to uint64, missing bool) {
+	var stop *store.StopError
+	pos := d.Position()
+	if !errors.As(pos.Err, &stop) {
+		return 0, 0, false
+	}
+	switch stop.Reason {
+	case "cursor_missing", "history_trimmed":
+		for _, p := range d.o.Partitions.List() {
+			to = max(to, d.o.Journal.Stream(journal.Stream{Group: d.Group().ID, Partition: p}).Removed)
+		}
+		return pos.Applied + 1, max(to, pos.Applied+1), true
+	case "chain_differs":
+		return pos.Applied + 1, head, true
+	}
+	return 0, 0, false
 }
 
 // count learns how many writes of each stream the cursor stands for, for the
@@ -270,6 +310,15 @@ func (d *Drainer) signal() {
 
 // SetGroup puts the group of a reloaded schema in force from the next Step on.
 func (d *Drainer) SetGroup(g *schema.Group) { d.group.Store(g) }
+
+// ShardName and StoreName say where it drains to.
+func (d *Drainer) ShardName() string { return d.o.ShardName }
+
+// StoreName: see ShardName.
+func (d *Drainer) StoreName() string { return d.o.Store.Name }
+
+// Shard is the database that it drains to.
+func (d *Drainer) Shard() store.Shard { return d.o.Shard }
 
 // Group is the group in force.
 func (d *Drainer) Group() *schema.Group { return d.group.Load() }
@@ -359,6 +408,14 @@ func (d *Drainer) apply(ctx context.Context, last journal.Commit) error {
 	d.pending = time.Time{}
 	if d.o.Shard.SyncApply() {
 		d.confirmed = from
+	}
+	if slices.ContainsFunc(batch.Entries, func(e sluice.Entry) bool { return e.Replay != 0 }) {
+		counts, err := d.o.Shard.Counts(ctx, group.ID)
+		if err != nil {
+			return err
+		}
+		d.pos.recounted(counts)
+		res.Rejected = nil // they are in the counts
 	}
 	d.pos.applied(next, &res, appliedBatch{writes: d.folder.Writes(), took: took, durable: d.o.Shard.SyncApply(), at: from}, &d.passed)
 	return nil

@@ -97,3 +97,19 @@ func (d *Drainer) queuedAt(pos *Position, streams map[journal.Stream]journal.Str
 	}
 	return queued
 }
+
+// Through tells whether everything up to the commit is durably applied or
+// decided on this drainer.
+func (d *Drainer) Through(commit uint64, streams map[journal.Stream]journal.StreamState) bool {
+	pos := d.Position()
+	if len(pos.Parked) > 0 {
+		return false
+	}
+	group := d.Group().ID
+	for _, p := range d.o.Partitions.List() {
+		if last := streams[journal.Stream{Group: group, Partition: p}].Last; min(last, commit) > pos.Durable {
+			return false
+		}
+	}
+	return true
+}

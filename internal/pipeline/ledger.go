@@ -13,17 +13,20 @@ import (
 // and the rest from the shards, so both are exact after any crash; refused, shed
 // and duplicate ride in commits as notes and are counted from there.
 type Ledger struct {
-	mu    sync.Mutex
-	notes map[noteKey]uint64
+	mu      sync.Mutex
+	through uint64 // commits counted so far
+	notes   map[noteKey]uint64
 }
 
 // Add counts the notes of a commit, while recovering and for each new commit.
-func (l *Ledger) Add(list []journal.Note) {
-	if len(list) == 0 {
-		return
-	}
+// One that was counted before changes nothing.
+func (l *Ledger) Add(commit uint64, list []journal.Note) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if commit <= l.through {
+		return
+	}
+	l.through = commit
 	if l.notes == nil {
 		l.notes = map[noteKey]uint64{}
 	}
@@ -32,16 +35,16 @@ func (l *Ledger) Add(list []journal.Note) {
 	}
 }
 
-// Snapshot gives all counts as notes, to be kept beside the journal when
-// commits are trimmed.
-func (l *Ledger) Snapshot() []journal.Note {
+// Snapshot gives all counts as notes and the last commit in them, to be kept
+// beside the journal before commits are trimmed.
+func (l *Ledger) Snapshot() (uint64, []journal.Note) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := make([]journal.Note, 0, len(l.notes))
 	for k, n := range l.notes {
 		out = append(out, journal.Note{Group: k.group, Reason: k.reason, Count: n})
 	}
-	return out
+	return l.through, out
 }
 
 // Rows gives one row a group.

@@ -20,8 +20,8 @@ type position struct {
 	err      error
 	retries  int
 	row      store.Cursor // as the shard has it
-	reached uint64       // commits applied, durable or not
-	safe uint64       // commits durably applied (S5)
+	reached  uint64       // commits applied, durable or not
+	safe     uint64       // commits durably applied (S5)
 	passed   [sluice.Partitions]uint64
 	rejected map[uint8]uint64
 	parked   map[parkedID]store.ParkedKey
@@ -125,6 +125,10 @@ func (p *position) unparked(res *store.Result, at time.Time) {
 		p.counts.Rows += uint64(res.Rows)
 		p.counts.LastApply = at
 	})
+}
+
+func (p *position) recounted(c store.Counts) {
+	p.change(func() { p.rejected = c.Rejected })
 }
 
 // skipped: the commits up to cur hold nothing for this shard, so what was

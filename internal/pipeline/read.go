@@ -170,11 +170,20 @@ func (r *Reader) staleness(g *schema.Group, key []byte, cur *store.Cursor, pos *
 	if oldest == 0 {
 		return 0
 	}
-	body, _, err := readBody(r.o.Journal, oldest)
+	wall, err := WallOf(r.o.Journal, oldest)
 	if err != nil {
 		return time.Microsecond // trimmed but parked: older than what is retained; it is not fresh
 	}
-	return max(time.Microsecond, r.o.Now().Sub(time.UnixMicro(body.Wall)))
+	return max(time.Microsecond, r.o.Now().Sub(wall))
+}
+
+// WallOf is the wall time of the first retained commit at or after n.
+func WallOf(j journal.Journal, n uint64) (time.Time, error) {
+	body, _, err := readBody(j, n)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.UnixMicro(body.Wall), nil
 }
 
 // Route says where a key lives.

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"sluice.dev/sluice"
@@ -22,9 +23,17 @@ type Trimmer struct {
 	Gate    *admit.Gate
 	Config  func() *schema.Schema
 	Now     func() time.Time
+	Before  func() error // keeps what else must outlive the commits
 
-	// RetainNote says what bytes won over time, for status; "" when nothing. Read after Step.
-	RetainNote string
+	note atomic.Pointer[string]
+}
+
+// Note says that bytes won over time at the last Step, for status; "" when not.
+func (t *Trimmer) Note() string {
+	if s := t.note.Load(); s != nil {
+		return *s
+	}
+	return ""
 }
 
 const refusedRetryAfter = 5 * time.Second
@@ -35,7 +44,7 @@ func (t *Trimmer) Step(ctx context.Context) error {
 	segments := t.Journal.Segments()
 	pinned := t.pinned(segments)
 	t.admission(config, segments, pinned)
-	t.RetainNote = ""
+	t.note.Store(nil)
 
 	kept := int64(0)
 	for _, s := range segments {
@@ -50,11 +59,15 @@ func (t *Trimmer) Step(ctx context.Context) error {
 			continue
 		}
 		if !old {
-			t.RetainNote = fmt.Sprintf("journal.retain.bytes (%d) wins over journal.retain.time (%s)", config.RetainBytes, config.RetainTime)
+			note := fmt.Sprintf("journal.retain.bytes (%d) wins over journal.retain.time (%s)", config.RetainBytes, config.RetainTime)
+			t.note.Store(&note)
 		}
 		// Identities must outlive their commits (I4).
 		if err := t.Dedup.Checkpoint(t.Journal.Head().Number); err != nil {
 			return fmt.Errorf("trim: remember identities: %w", err)
+		}
+		if err := t.Before(); err != nil {
+			return fmt.Errorf("trim: %w", err)
 		}
 		if err := t.Journal.Remove(s.First); err != nil {
 			return fmt.Errorf("trim: remove segment %d: %w", s.First, err)

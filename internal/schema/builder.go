@@ -338,7 +338,7 @@ func (b *Builder) checkSkew(c *Column, v sluice.Value) error {
 		return nil
 	}
 	if at > latest {
-		return badValue("%s is %s, more than limits.skew_max (%s) ahead of this server's clock; check the sender's clock", c.fullName(), AppendJSON(nil, c.Type, v), skew)
+		return badValue("%s is %s, more than limits.skew_max (%s) ahead of this server's clock; check the sender's clock", c.fullName(), AppendJSON(nil, c.Type, v), formatDuration(skew))
 	}
 	return nil
 }

@@ -55,10 +55,10 @@ type KeyColumn struct {
 
 // Existing says that a group writes into a table that was there before.
 type Existing struct {
-	Table        string // schema-qualified name as written, checked, not yet quoted
-	MissingRow   MissingRow
-	OtherWriters bool // programs other than Sluice write to it too
-	DeleteRow    bool // `delete: row`: a delete removes the row, else it sets the group's columns to their defaults
+	Table        string     `json:"table"` // schema-qualified name as written, checked, not yet quoted
+	MissingRow   MissingRow `json:"missing_row"`
+	OtherWriters bool       `json:"other_writers,omitempty"` // programs other than Sluice write to it too
+	DeleteRow    bool       `json:"delete_row,omitempty"`    // `delete: row`: a delete removes the row, else it sets the group's columns to their defaults
 }
 
 // MissingRow says what becomes of a change to a row that is not there.
@@ -150,6 +150,8 @@ type Client struct {
 	Admin       bool     // rejects, reload, metrics
 	Tables      []string // nil: all
 	MaxPriority string
+
+	tablesAt []position
 }
 
 // Listen says where the doors are.

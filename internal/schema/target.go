@@ -20,7 +20,7 @@ func (b *Builder) target(event *Group, v Verb, name []byte) (*Group, *Column, er
 		return nil, nil, b.noColumn(event, name)
 	}
 	if want := c.Verb(); want != v {
-		return nil, nil, sluice.Errorf(sluice.Invalid, "wrong_verb", "%s; use %s", c.what(), b.Names[want])
+		return nil, nil, sluice.Errorf(sluice.Invalid, "wrong_verb", "%s: use %s", c.what(), b.Names[want])
 	}
 	return g, c, nil
 }
@@ -35,7 +35,7 @@ func (b *Builder) noColumn(event *Group, name []byte) error {
 	} else {
 		for _, g := range t.Groups {
 			if g.Events && g.Column(name) != nil {
-				return sluice.Errorf(sluice.Invalid, "wrong_verb", "%s.%s is a column of events; use %s", g.FullName(), name, b.Names[VerbAppend])
+				return sluice.Errorf(sluice.Invalid, "wrong_verb", "%s.%s is a column of events: use %s", g.FullName(), name, b.Names[VerbAppend])
 			}
 		}
 		for c := range t.columns {

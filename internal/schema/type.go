@@ -28,6 +28,14 @@ func (t Type) String() string {
 	return "unknown"
 }
 
+// article is the type in a sentence.
+func (t Type) article() string {
+	if t.Kind == sluice.Int64 {
+		return "an int64"
+	}
+	return "a " + t.String()
+}
+
 // typeOf reads a type as the config writes it.
 func typeOf(text string) (Type, bool) {
 	if kind, ok := typeNames[text]; ok {

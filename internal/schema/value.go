@@ -85,7 +85,7 @@ func ParseJSON(dst []byte, t Type, raw []byte) (sluice.Value, []byte, error) {
 	case sluice.Int64, sluice.Decimal: // also quoted: a JavaScript number holds only 53 bits
 	default:
 		if !quoted {
-			return sluice.Value{}, dst, badValue("%.40s is not a %s; %s in quotes", raw, t, cureOf(t.Kind))
+			return sluice.Value{}, dst, badValue("%.40s is not %s; %s, in quotes", raw, t.article(), cureOf(t.Kind))
 		}
 	}
 	text, err := unquoted(raw)
@@ -140,7 +140,7 @@ func parseScalar(dst []byte, kind sluice.Kind, text []byte) (sluice.Value, []byt
 		}
 	}
 	if !ok {
-		return sluice.Value{}, dst, badValue("%.60q is not a %s; %s", text, Type{Kind: kind}, cureOf(kind))
+		return sluice.Value{}, dst, badValue("%.60q is not %s; %s", text, Type{Kind: kind}.article(), cureOf(kind))
 	}
 	return v, dst, nil
 }

@@ -228,7 +228,9 @@ func RejectOf(replay uint64) (commit uint64, ordinal uint32) {
 	return replay >> 24, uint32(replay & (1<<24 - 1))
 }
 
-// MassRejectsMin is from how many refused rows on a batch of which nothing was
-// taken looks like a changed table and not like bad rows (S10): the stream stops
-// with reason mass_rejects instead of turning the backlog into rejects.
-const MassRejectsMin = 100
+// MassRejects tells whether a batch looks like a changed table and not like bad
+// rows (S10): nothing of it was taken, and much was refused. The stream then
+// stops instead of turning the backlog into rejects.
+func MassRejects(refused, taken, rejectsMax int) bool {
+	return taken == 0 && refused >= max(100, rejectsMax/10)
+}

@@ -53,7 +53,7 @@ func (m *Mem) PowerCut(seed uint64) *Mem {
 		node := names[name]
 		if nodes[node] == nil {
 			disk := node.cut(next.rng)
-			nodes[node] = &inode{data: disk, disk: slices.Clone(disk), dirty: map[int64][][]byte{}}
+			nodes[node] = &inode{name: name, data: disk, disk: slices.Clone(disk), dirty: map[int64][][]byte{}}
 		}
 		next.seen[name] = nodes[node]
 		next.durable[name] = nodes[node]
@@ -92,7 +92,7 @@ func cloned(nodes map[*inode]*inode, node *inode) *inode {
 		for s, versions := range node.dirty {
 			dirty[s] = slices.Clone(versions)
 		}
-		nodes[node] = &inode{data: slices.Clone(node.data), disk: slices.Clone(node.disk), dirty: dirty}
+		nodes[node] = &inode{name: node.name, data: slices.Clone(node.data), disk: slices.Clone(node.disk), dirty: dirty}
 	}
 	return nodes[node]
 }

@@ -60,6 +60,7 @@ type nameChange struct {
 
 // inode is a file without its name.
 type inode struct {
+	name string // the last one given to it
 	data []byte // what programs see
 	disk []byte // what is durable
 	// dirty holds, for each sector written since the last sync, what it held
@@ -183,14 +184,14 @@ func (m *Mem) Create(name string) (File, error) {
 	if !m.dirs[filepath.Dir(name)] {
 		return nil, pathError("create", name, fs.ErrNotExist)
 	}
-	node := &inode{dirty: map[int64][][]byte{}}
+	node := &inode{name: name, dirty: map[int64][][]byte{}}
 	if !v.skip && m.lucky(v) {
 		m.change(filepath.Dir(name), map[string]*inode{name: node})
 	}
 	if v.err != nil {
 		return nil, pathError("create", name, v.err)
 	}
-	return &memFile{fs: m, node: node, name: name, writable: true}, nil
+	return &memFile{fs: m, node: node, writable: true}, nil
 }
 
 // Open implements FS.
@@ -210,7 +211,7 @@ func (m *Mem) open(name string, writable bool) (File, error) {
 	if node == nil {
 		return nil, pathError("open", name, fs.ErrNotExist)
 	}
-	return &memFile{fs: m, node: node, name: name, writable: writable}, nil
+	return &memFile{fs: m, node: node, writable: writable}, nil
 }
 
 // Rename implements FS.
@@ -225,6 +226,7 @@ func (m *Mem) Rename(from, to string) error {
 	}
 	if !v.skip && m.lucky(v) {
 		m.change(filepath.Dir(to), map[string]*inode{from: nil, to: node})
+		node.name = to
 	}
 	if v.err != nil {
 		return pathError("rename", from, v.err)

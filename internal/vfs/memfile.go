@@ -9,20 +9,26 @@ import (
 type memFile struct {
 	fs       *Mem
 	node     *inode
-	name     string
 	writable bool
 	closed   bool // under fs.mu
 }
 
+// op is a call on the file, under the name that it has by now.
+func (f *memFile) op(kind string, off int64, bytes int) Op {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	return Op{Kind: kind, Name: f.node.name, Offset: off, Bytes: bytes}
+}
+
 func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
-	v := f.fs.enter(Op{Kind: "read", Name: f.name, Offset: off, Bytes: len(p)}, false)
+	v := f.fs.enter(f.op("read", off, len(p)), false)
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if f.closed {
-		return 0, pathError("read", f.name, fs.ErrClosed)
+		return 0, pathError("read", f.node.name, fs.ErrClosed)
 	}
 	if v.err != nil {
-		return 0, pathError("read", f.name, v.err)
+		return 0, pathError("read", f.node.name, v.err)
 	}
 	if off < 0 || off >= int64(len(f.node.data)) {
 		return 0, io.EOF
@@ -35,7 +41,7 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
-	v := f.fs.enter(Op{Kind: "write", Name: f.name, Offset: off, Bytes: len(p)}, true)
+	v := f.fs.enter(f.op("write", off, len(p)), true)
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if err := f.usable("write"); err != nil {
@@ -46,7 +52,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	}
 	if grow := off + int64(len(p)) - int64(len(f.node.data)); grow > 0 && v.err == nil {
 		if err := f.fs.room(grow); err != nil {
-			return 0, pathError("write", f.name, err)
+			return 0, pathError("write", f.node.name, err)
 		}
 	}
 	if v.err == nil {
@@ -56,7 +62,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	if v.part {
 		f.writeSome(p, off)
 	}
-	return 0, pathError("write", f.name, v.err)
+	return 0, pathError("write", f.node.name, v.err)
 }
 
 // writeSome writes the sectors of p that chance picks.
@@ -72,16 +78,16 @@ func (f *memFile) writeSome(p []byte, off int64) {
 
 func (f *memFile) usable(op string) error {
 	if f.closed {
-		return pathError(op, f.name, fs.ErrClosed)
+		return pathError(op, f.node.name, fs.ErrClosed)
 	}
 	if !f.writable {
-		return pathError(op, f.name, fs.ErrPermission)
+		return pathError(op, f.node.name, fs.ErrPermission)
 	}
 	return nil
 }
 
 func (f *memFile) Allocate(size int64) error {
-	v := f.fs.enter(Op{Kind: "allocate", Name: f.name, Bytes: int(size)}, true)
+	v := f.fs.enter(f.op("allocate", 0, int(size)), true)
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if err := f.usable("fallocate"); err != nil {
@@ -89,22 +95,22 @@ func (f *memFile) Allocate(size int64) error {
 	}
 	if !v.skip && f.fs.lucky(v) {
 		if err := f.fs.room(size - int64(len(f.node.data))); err != nil {
-			return pathError("fallocate", f.name, err)
+			return pathError("fallocate", f.node.name, err)
 		}
 		f.node.data = grown(f.node.data, int(size))
 	}
 	if v.err != nil {
-		return pathError("fallocate", f.name, v.err)
+		return pathError("fallocate", f.node.name, v.err)
 	}
 	return nil
 }
 
 func (f *memFile) Sync() error {
-	v := f.fs.enter(Op{Kind: "sync", Name: f.name}, true)
+	v := f.fs.enter(f.op("sync", 0, 0), true)
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if f.closed {
-		return pathError("fdatasync", f.name, fs.ErrClosed)
+		return pathError("fdatasync", f.node.name, fs.ErrClosed)
 	}
 	switch {
 	case v.skip:
@@ -119,14 +125,14 @@ func (f *memFile) Sync() error {
 		// once: the next sync succeeds without the lost sectors.
 		f.node.sync(func() bool { return f.fs.rng.IntN(2) == 0 })
 	}
-	return pathError("fdatasync", f.name, v.err)
+	return pathError("fdatasync", f.node.name, v.err)
 }
 
 func (f *memFile) Size() (int64, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if f.closed {
-		return 0, pathError("stat", f.name, fs.ErrClosed)
+		return 0, pathError("stat", f.node.name, fs.ErrClosed)
 	}
 	return int64(len(f.node.data)), nil
 }
@@ -135,7 +141,7 @@ func (f *memFile) Close() error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if f.closed {
-		return pathError("close", f.name, fs.ErrClosed)
+		return pathError("close", f.node.name, fs.ErrClosed)
 	}
 	f.closed = true
 	return nil

@@ -1,6 +1,10 @@
 package disk
 
 import (
+	"cmp"
+	"maps"
+	"slices"
+
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/journal"
 )
@@ -61,15 +65,6 @@ func (t *streamTable) all() map[journal.Stream]journal.StreamState {
 	return out
 }
 
-func (t *streamTable) clone() *streamTable {
-	c := newStreamTable()
-	for id, g := range t.groups {
-		copied := *g
-		c.groups[id] = &copied
-	}
-	return c
-}
-
 // lasts gives the last commit of each stream.
 func (t *streamTable) lasts() map[journal.Stream]uint64 {
 	out := map[journal.Stream]uint64{}
@@ -101,4 +96,10 @@ func (d *decoder) streams() *streamTable {
 		*t.at(s) = journal.StreamState{Last: d.u64(), Writes: d.u64(), Removed: d.u64()}
 	}
 	return t
+}
+
+func sortedStreams[V any](m map[journal.Stream]V) []journal.Stream {
+	return slices.SortedFunc(maps.Keys(m), func(a, b journal.Stream) int {
+		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Partition, b.Partition))
+	})
 }

@@ -13,12 +13,12 @@ import (
 type verb byte
 
 const (
-	upsert  verb = iota + 1 // own tables: insert or change
-	mergeIn                 // mapped tables: change or insert (S9)
-	update                  // mapped tables with missing_row: reject: change; the count tells of missing ones
-	insert                  // events
-	remove                  // delete rows
-	defaults                // mapped tables: a delete sets the columns to their defaults (S12)
+	upsert   verb = iota + 1 // own tables: insert or change
+	mergeIn                  // mapped tables: change or insert (S9)
+	update                   // mapped tables with missing_row: reject: change; the count tells of missing ones
+	insert                   // events
+	remove                   // delete rows
+	defaults                 // mapped tables: a delete sets the columns to their defaults (S12)
 )
 
 // Fields that come before the keys.
@@ -257,6 +257,9 @@ func (t *target) assignments(sh shape, fields []*field, guarded bool) []string {
 	}
 	latest := t.latest()
 	if latest == nil || !guarded {
+		if len(set) == 0 && guarded { // nothing to change, but the count must tell whether the row is there
+			set = append(set, t.keys[0].name+" = t."+t.keys[0].name)
+		}
 		return set
 	}
 	newer := "t." + latest.name + " IS NULL OR " + t.latestSource(sh, fields) + " >= t." + latest.name

@@ -29,12 +29,21 @@ var binaryFormat = []int16{1}
 // the server skips all that follow a failed one up to the end of the piece, so
 // a COMMIT in the same piece is never reached after a guard that raised (S2).
 type tx struct {
-	s         *Shard
-	conn      *pgxpool.Conn
-	batch     pgconn.Batch
-	queued    []string // what each queued statement is for, for errors
-	committed bool     // COMMIT was sent
-	done      bool
+	s      *Shard
+	conn   *pgxpool.Conn
+	batch  pgconn.Batch
+	queued []queued
+	counts bool  // a queued statement has a count that must be right before COMMIT
+	rows   int   // written so far
+	bytes  int64 // of parameters sent
+	stages int   // temporary tables made
+	done   bool
+}
+
+// queued says what a statement is for, and how many rows it must touch (-1: any number).
+type queued struct {
+	step string
+	want int
 }
 
 // failure is an error of one statement of a piece.
@@ -83,7 +92,16 @@ func (s *Shard) lockTimeoutMS() int64 {
 
 // add queues a statement with binary parameters. They are copied.
 func (x *tx) add(step string, st *statement, params ...[]byte) {
-	x.queued = append(x.queued, step)
+	x.addCounted(step, -1, st, params...)
+}
+
+// addCounted queues a statement that must touch so many rows; -1: any number.
+func (x *tx) addCounted(step string, want int, st *statement, params ...[]byte) {
+	x.queued = append(x.queued, queued{step, want})
+	x.counts = x.counts || want >= 0
+	for _, p := range params {
+		x.bytes += int64(len(p))
+	}
 	if st.name != "" {
 		x.batch.ExecPrepared(st.name, params, binaryFormat, binaryFormat)
 		return
@@ -107,19 +125,26 @@ func (x *tx) send(ctx context.Context) ([]*pgconn.Result, error) {
 	if len(x.queued) == 0 {
 		return nil, nil
 	}
-	batch, queued := x.batch, x.queued
-	x.batch, x.queued = pgconn.Batch{}, nil
+	batch, steps := x.batch, x.queued
+	x.batch, x.queued, x.counts = pgconn.Batch{}, nil, false
 	results, err := x.conn.Conn().PgConn().ExecBatch(ctx, &batch).ReadAll()
+	good := 0
+	for good < min(len(results), len(steps)) && results[good].Err == nil {
+		touched := int(results[good].CommandTag.RowsAffected())
+		if want := steps[good].want; want >= 0 && want != touched {
+			return results, &failure{steps[good].step, errMissingRow}
+		}
+		if steps[good].step == "rows" {
+			x.rows += touched
+		}
+		good++
+	}
 	if err == nil {
 		return results, nil
 	}
-	good := 0
-	for good < len(results) && results[good].Err == nil {
-		good++
-	}
 	step := "send"
-	if good < len(queued) {
-		step = queued[good]
+	if good < len(steps) {
+		step = steps[good].step
 	}
 	return results, &failure{step, err}
 }
@@ -127,8 +152,12 @@ func (x *tx) send(ctx context.Context) ([]*pgconn.Result, error) {
 // commit queues COMMIT and sends all. An error without an answer of the server
 // leaves the outcome open (S3).
 func (x *tx) commit(ctx context.Context) ([]*pgconn.Result, error) {
+	if x.counts {
+		if _, err := x.send(ctx); err != nil {
+			return nil, err
+		}
+	}
 	x.add("commit", &statement{sql: "COMMIT"})
-	x.committed = true
 	results, err := x.send(ctx)
 	if err != nil {
 		var refused *pgconn.PgError

@@ -274,9 +274,9 @@ func testOverflow(f *fixture) {
 
 // samePartition gives n ids whose keys lie in one partition.
 func (f *fixture) samePartition(g *schema.Group, n int) (ids []int) {
-	want := f.entry(g, keys{0}, nil).Partition()
+	first := f.entry(g, keys{0}, nil)
 	for id := 0; len(ids) < n; id++ {
-		if f.entry(g, keys{id}, nil).Partition() == want {
+		if e := f.entry(g, keys{id}, nil); e.Partition() == first.Partition() {
 			ids = append(ids, id)
 		}
 	}

@@ -67,7 +67,7 @@ tables:
   extremes:
     key: {id: int64}
     store: main
-    columns: {f: float64 max, dt: date min, t: text max, x: {type: float64, merge: sum, inexact: true}, ids: int64 unique}
+    columns: {f: float64 max, dt: date min, x: {type: float64, merge: sum, inexact: true}, ids: int64 unique}
   keys:
     key: {t: text, i: int64, u: uuid, ts: timestamp, dt: date}
     store: main

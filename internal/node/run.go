@@ -1,0 +1,197 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice.dev/sluice"
+	"sluice.dev/sluice/internal/admit"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+const (
+	trimEvery    = time.Second
+	markEvery    = 500 * time.Millisecond // the mark is synced within 1 s when idle (J3)
+	prepareEvery = 100 * time.Millisecond
+	doorsClose   = 10 * time.Second // accepted requests get so long to finish
+)
+
+// Run opens the doors and runs until ctx ends or something fatal happens, then
+// stops in order: doors, accept, drain to the deadline, journal, stores.
+func (n *Node) Run(ctx context.Context) error {
+	accepting, stopAccepting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAccepting()
+	accepted := make(chan struct{})
+	n.loops.Add(1)
+	go func() {
+		defer n.loops.Done()
+		defer close(accepted)
+		for {
+			if err := n.acceptor.Step(accepting); err != nil {
+				if accepting.Err() == nil {
+					n.fail(err)
+				}
+				return
+			}
+		}
+	}()
+	n.every(trimEvery, "trim", n.trimmer.Step)
+	n.every(trimEvery, "identities", n.keepIdentities)
+	n.every(markEvery, "mark", func(context.Context) error { return n.journal.SyncMark() })
+	n.every(prepareEvery, "prepare segment", func(context.Context) error { return n.journal.Prepare() })
+	n.startShards()
+	if err := n.doors.serve(n); err != nil {
+		return errors.Join(err, n.Close())
+	}
+	n.ready.Store(true)
+	n.log.Info("ready", "http", n.HTTPAddr(), "resp", n.RESPAddr(), "journal", n.acceptor.Schema().Journal.Dir, "head", n.journal.Head().Number)
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-n.fatal:
+	}
+	n.ready.Store(false)
+	n.log.Info("stopping", "error", err)
+	deadline, cancel := context.WithTimeout(context.Background(), doorsClose)
+	defer cancel()
+	n.doors.shutdown(deadline)
+	n.gate.RefuseAll(&admit.Refusal{Reason: sluice.ShuttingDown, Detail: "Sluice is stopping; try again when it is back", RetryAfter: 2 * time.Second})
+	if err == nil {
+		n.settle(deadline)
+		n.drainUntil(n.acceptor.Schema().Limits.DrainDeadline)
+	}
+	stopAccepting()
+	<-accepted
+	return errors.Join(err, n.Close())
+}
+
+// settle waits until what was submitted is durable.
+func (n *Node) settle(ctx context.Context) {
+	for !n.acceptor.Idle() && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// drainUntil lets the drains go on until nothing is queued or the time is over.
+func (n *Node) drainUntil(limit time.Duration) {
+	ctx, cancel := context.WithTimeout(n.run, limit)
+	defer cancel()
+	if err := n.Drain(ctx, func(uint64) {}); err != nil {
+		n.log.Info("stopped before everything was drained; the next start goes on from here", "queued", n.drains.Queued(n.journal))
+	}
+}
+
+// Drain flushes until every store has what was acknowledged before the call.
+func (n *Node) Drain(ctx context.Context, progress func(queued uint64)) error {
+	n.drains.FlushAll(n.journal.Head().Number)
+	target := n.journal.Head().Number
+	for {
+		queued := n.drains.Queued(n.journal)
+		progress(queued)
+		if n.through(target) {
+			progress(0)
+			return nil
+		}
+		if err := n.stuck(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return sluice.Errorf(sluice.Unavailable, "not_drained", "%d writes are still queued; `sluice status` says where, and `sluice drain` goes on", queued)
+		case <-time.After(50 * time.Millisecond):
+			n.drains.FlushAll(target)
+		}
+	}
+}
+
+// stuck tells that a drain cannot end since a stream waits for somebody to act.
+func (n *Node) stuck() error {
+	for _, d := range n.drains.All() {
+		if pos := d.Position(); pos.State == pipeline.StateStopped {
+			return sluice.Errorf(sluice.Unavailable, "stream_stopped", "not everything can be drained: %w", pos.Err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) through(commit uint64) bool {
+	streams := n.journal.Streams()
+	for _, d := range n.drains.All() {
+		if !d.Through(commit, streams) {
+			return false
+		}
+	}
+	return n.shardsOpen()
+}
+
+// every runs step again and again until the node stops; its error is fatal.
+func (n *Node) every(interval time.Duration, name string, step func(context.Context) error) {
+	n.loops.Add(1)
+	go func() {
+		defer n.loops.Done()
+		for {
+			select {
+			case <-n.run.Done():
+				return
+			case <-time.After(interval):
+			}
+			if err := step(n.run); err != nil {
+				if n.run.Err() == nil {
+					n.fail(fmt.Errorf("%s: %w", name, err))
+				}
+				return
+			}
+		}
+	}()
+}
+
+// fail ends Run with the first fatal error.
+func (n *Node) fail(err error) {
+	select {
+	case n.fatal <- err:
+	default: // an earlier one ends it already
+	}
+}
+
+// keepIdentities advances the identities' clock and moves them to files when
+// memory asks for it.
+func (n *Node) keepIdentities(context.Context) error {
+	n.dedup.Advance(time.Duration(n.clock.now()) * time.Microsecond)
+	if !n.dedup.Due() {
+		return nil
+	}
+	return n.dedup.Checkpoint(n.journal.Head().Number)
+}
+
+// runDrainer steps one drainer until the node stops.
+func (n *Node) runDrainer(d *pipeline.Drainer) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	said := ""
+	for n.run.Err() == nil {
+		wait, err := d.Step(n.run)
+		if err != nil && n.run.Err() == nil {
+			wait = d.Backoff()
+			if err.Error() != said {
+				said = err.Error()
+				n.log.Warn("drain", "error", err, "state", d.Position().State)
+			}
+		}
+		if err == nil && said != "" {
+			said = ""
+			n.log.Info("drain goes on", "group", d.Group().FullName())
+		}
+		if wait <= 0 {
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-d.Wake():
+		case <-timer.C:
+		case <-n.run.Done():
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package sqlite
+
+import (
+	"fmt"
+	"strings"
+
+	"sluice.dev/sluice"
+	"sluice.dev/sluice/internal/schema"
+)
+
+// layout is how the entries of one group become statements. It is made once a
+// schema and never changes but for its plans, which the writer alone touches.
+type layout struct {
+	group *schema.Group
+	table string   // quoted
+	keys  []string // quoted
+	where string   // "k1" = ? AND "k2" = ?
+	own   bool
+	// cols of events and latest_by groups: their rows are written whole.
+	cols  []*schema.Column
+	reset []string // statements of a delete: key columns are the arguments
+	facts *facts   // nil for own tables
+	plans map[string]*plan
+}
+
+// plan is the statements for one set of columns.
+type plan struct {
+	cols []*schema.Column
+	// One of upsert, or update and then insert of what was missing, or insert alone.
+	upsert, update, insert string
+	// current reads the columns whose merge is done here and not in SQL; "" when
+	// there are none. Nobody can come between: the transaction holds the write lock.
+	current string
+	merged  []int // indexes into cols of these columns
+}
+
+func newLayout(g *schema.Group, f *facts) *layout {
+	l := &layout{group: g, table: quote(g.Physical), own: g.Existing == nil, facts: f, plans: map[string]*plan{}}
+	var where []string
+	for _, k := range g.Table.Key {
+		l.keys = append(l.keys, quote(k.Physical))
+		w := quote(k.Physical) + " = ?"
+		if !l.own && k.Type.Kind == sluice.Text {
+			w += " COLLATE BINARY" // the column's own collation may be another than its index's
+		}
+		where = append(where, w)
+	}
+	if !l.own {
+		l.table = quote(tableOf(g))
+	}
+	l.where = strings.Join(where, " AND ")
+	if g.Events || g.LatestBy != nil {
+		l.cols = distinct(g.Columns)
+	}
+	switch {
+	case l.own || g.Existing.DeleteRow:
+		l.reset = []string{"DELETE FROM " + l.table + " WHERE " + l.where}
+	default:
+		var sets []string
+		for _, c := range distinct(g.Columns) {
+			for _, name := range physical(c) {
+				if d, ok := f.defaults[name]; ok {
+					sets = append(sets, quote(name)+" = ("+d+")")
+				}
+			}
+		}
+		l.reset = []string{"UPDATE " + l.table + " SET " + strings.Join(sets, ", ") + " WHERE " + l.where}
+	}
+	return l
+}
+
+// distinct drops columns whose physical name an earlier one has.
+func distinct(cols []*schema.Column) (out []*schema.Column) {
+	taken := map[string]bool{}
+	for _, c := range cols {
+		if !taken[c.Physical] {
+			out = append(out, c)
+		}
+		taken[c.Physical] = true
+	}
+	return out
+}
+
+// physical names a column's columns in the database.
+func physical(c *schema.Column) []string {
+	if c.Merge == schema.Unique {
+		return []string{c.Physical, c.Physical + "_hll"}
+	}
+	return []string{c.Physical}
+}
+
+// mergedHere tells whether SQL cannot merge the column: decimals are text to
+// SQLite, sketches are ours, and other programs write timestamps in forms whose
+// text order is not time order.
+func (l *layout) mergedHere(c *schema.Column) bool {
+	if l.group.LatestBy != nil {
+		return c == l.group.LatestBy && (c.Type.Kind == sluice.Decimal || !l.own)
+	}
+	switch c.Merge {
+	case schema.Unique:
+		return true
+	case schema.Sum:
+		return c.Type.Kind == sluice.Decimal
+	case schema.Max, schema.Min:
+		return c.Type.Kind == sluice.Decimal || !l.own && (c.Type.Kind == sluice.Timestamp || c.Type.Kind == sluice.Date)
+	}
+	return false
+}
+
+// planFor gives the statements that write cols. key names them in the cache.
+func (l *layout) planFor(key string, cols []*schema.Column) *plan {
+	if p := l.plans[key]; p != nil {
+		return p
+	}
+	p := &plan{cols: cols}
+	var names, sets, current []string
+	names = append(names, l.keys...)
+	if l.own {
+		names = append(names, `"sluice_slot"`)
+	}
+	for i, c := range cols {
+		if l.mergedHere(c) {
+			p.merged = append(p.merged, i)
+			for _, n := range physical(c) {
+				current = append(current, "+"+quote(n)) // +: the driver turns a declared timestamp into its own
+			}
+		}
+		for _, n := range physical(c) {
+			names = append(names, quote(n))
+		}
+		sets = append(sets, l.sets(c)...)
+	}
+	if len(current) > 0 {
+		p.current = "SELECT " + strings.Join(current, ", ") + " FROM " + l.table + " WHERE " + l.where
+	}
+	l.write(p, names, sets)
+	if len(l.plans) >= statementsMax {
+		clear(l.plans)
+	}
+	l.plans[key] = p
+	return p
+}
+
+func (l *layout) write(p *plan, names, sets []string) {
+	g := l.group
+	if g.Events && l.own {
+		names = append([]string{`"sluice_commit"`, `"sluice_ordinal"`}, names...)
+	}
+	insert := "INSERT INTO " + l.table + " (" + strings.Join(names, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(names)-1) + ")"
+	switch {
+	case g.Events:
+		p.insert = insert
+	case !l.own:
+		p.update = "UPDATE " + l.table + " SET " + strings.Join(sets, ", ") + " WHERE " + l.where
+		p.insert = insert
+	default:
+		p.upsert = insert + " ON CONFLICT (" + strings.Join(l.keys, ", ") + ") DO UPDATE SET " + strings.Join(sets, ", ")
+		if by := g.LatestBy; by != nil && !l.mergedHere(by) {
+			n := quote(by.Physical)
+			p.upsert += " WHERE excluded." + n + " >= " + l.table + "." + n + " OR " + l.table + "." + n + " IS NULL"
+		}
+	}
+}
+
+// sets gives the assignments of a column. In an upsert the new value is
+// excluded.NAME; in an UPDATE of a mapped table it is a parameter of its own.
+func (l *layout) sets(c *schema.Column) (out []string) {
+	n := quote(c.Physical)
+	old, delta := n, "?"
+	if l.own {
+		old, delta = l.table+"."+n, "excluded."+n
+	}
+	switch {
+	case l.group.LatestBy != nil, l.mergedHere(c), c.Merge == schema.Set:
+		for _, p := range physical(c) {
+			if l.own {
+				delta = "excluded." + quote(p)
+			}
+			out = append(out, quote(p)+" = "+delta)
+		}
+		return out
+	case c.Merge == schema.Sum:
+		sum := fmt.Sprintf("coalesce(%s, 0) + %s", old, delta)
+		if c.Type.Kind == sluice.Float64 {
+			// A float that leaves its range stays at its end, as in a fold.
+			sum = fmt.Sprintf("max(-1.7976931348623157e308, min(1.7976931348623157e308, %s))", sum)
+		} else if !l.own {
+			// Only STRICT tables refuse the float that an overflowing sum becomes;
+			// here abs() of the lowest integer raises. The delta is used once, so
+			// it is handed on by a subquery.
+			sum = fmt.Sprintf("(SELECT iif(typeof(x) = 'integer', x, abs(-9223372036854775807 - 1)) FROM (SELECT %s AS x))", sum)
+		}
+		return []string{n + " = " + sum}
+	}
+	f := c.Merge.String() // max and min of SQLite are NULL when one side is
+	return []string{fmt.Sprintf("%s = coalesce(%s(%s, %s), %s, %s)", n, f, old, delta, delta, old)}
+}
