@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -52,7 +53,7 @@ var homes = map[string][]string{
 	"log/slog":                               {"internal/node", "server", "cmd/*"},
 	"github.com/prometheus/":                 {"internal/node"},
 	"github.com/jackc/pgx/":                  {"internal/store/postgres", "internal/store/pgtest", "bench"},
-	"modernc.org/sqlite":                     {"internal/store/sqlite", "bench"},
+	"modernc.org/sqlite":                     {"internal/store/sqlite", "bench", "cmd/*"}, // demo looks with its own eyes
 	"github.com/tidwall/redcon":              {"internal/api"},
 	"github.com/spf13/cobra":                 {"cmd/*"},
 	"github.com/vbauerster/mpb/":             {"internal/console"},
@@ -109,40 +110,57 @@ type source struct {
 	path string // slashes, from the root of the module
 	pkg  string // folder of path
 	test bool
-	text []byte
 	file *ast.File
 	set  *token.FileSet
 }
 
 func (s *source) line(pos token.Pos) int { return s.set.Position(pos).Line }
 
-// sources parses every Go file of the module.
+// sources parses every Go file of the module, once for all tests.
 func sources(t *testing.T) []*source {
 	t.Helper()
-	var all []*source
-	for _, name := range files(t, ".go") {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		set := token.NewFileSet()
-		file, err := parser.ParseFile(set, name, text, parser.ParseComments)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(string(text[:file.Package]), "//go:build depshold") {
-			continue // never built
-		}
-		all = append(all, &source{path: name, pkg: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), text: text, file: file, set: set})
+	all, err := parsed()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return all
 }
 
+var parsed = sync.OnceValues(func() (all []*source, err error) {
+	names, err := list(".go")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		set := token.NewFileSet()
+		file, err := parser.ParseFile(set, name, text, parser.ParseComments)
+		if err != nil {
+			return nil, err
+		}
+		if strings.Contains(string(text[:file.Package]), "//go:build depshold") {
+			continue // never built
+		}
+		all = append(all, &source{path: name, pkg: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), file: file, set: set})
+	}
+	return all, nil
+})
+
 // files lists the files of the repository that end so.
 func files(t *testing.T, suffixes ...string) []string {
 	t.Helper()
-	var all []string
-	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+	all, err := list(suffixes...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func list(suffixes ...string) (all []string, err error) {
+	err = filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -157,10 +175,7 @@ func files(t *testing.T, suffixes ...string) []string {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
+	return all, err
 }
 
 // matches tells whether pattern names the folder pkg.
@@ -247,6 +262,44 @@ func TestDependenciesHaveAHome(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestDependenciesAreExplained(t *testing.T) {
+	const page = "docs/decisions/dependencies.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var explained []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(string(text), -1) {
+		explained = append(explained, m[1])
+	}
+	for _, s := range sources(t) {
+		eachImport(s, func(name string, line int) {
+			_, ours := inModule(name)
+			if ours || !strings.Contains(strings.Split(name, "/")[0], ".") {
+				return
+			}
+			if !slices.ContainsFunc(explained, func(m string) bool { return name == m || strings.HasPrefix(name, m+"/") }) {
+				t.Errorf("%s:%d: imports %s, which %s does not explain", s.path, line, name, page)
+			}
+		})
+	}
+}
+
+func TestLinksInDocsLeadSomewhere(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	for _, name := range files(t, ".md") {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(path.Join(path.Dir(name), m[1])); err != nil {
+				t.Errorf("%s: link to %s: %v", name, m[1], err)
+			}
+		}
 	}
 }
 
@@ -372,7 +425,7 @@ func TestPackagesSayWhatTheyAreForAndWhatTheyNeverDo(t *testing.T) {
 			docs[s.pkg] += s.file.Doc.Text()
 		}
 	}
-	never := regexp.MustCompile(`(?i)\b(never|nothing|no|not|nor|only)\b`)
+	never := regexp.MustCompile(`(?i)\b(never|nothing|no|not|nor|only|but|without)\b`)
 	for pkg, name := range names {
 		want := "Package " + name + " "
 		if name == "main" {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -154,8 +156,12 @@ func valueText(v sluice.Value) string {
 		return "null"
 	case sluice.Timestamp:
 		return time.UnixMicro(v.Num).UTC().Format(time.RFC3339Nano)
-	case sluice.Int64, sluice.Float64, sluice.Bool, sluice.Date:
-		return scalarText(v)
+	case sluice.Int64, sluice.Bool:
+		return strconv.FormatInt(v.Num, 10)
+	case sluice.Float64:
+		return strconv.FormatFloat(math.Float64frombits(uint64(v.Num)), 'g', -1, 64)
+	case sluice.Date:
+		return time.Unix(v.Num*24*60*60, 0).UTC().Format(time.DateOnly)
 	case sluice.Hashes:
 		return console.Plural(len(v.Bytes)/8, "hash", "hashes")
 	case sluice.Sketch:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,15 +19,16 @@ type program struct {
 	*Main
 	out, err *console.Console
 
-	config  string // --config
-	url     string // --url
-	token   string // --token
-	json    bool   // --json
-	cacert  string // --cacert
-	cert    string // --cert
-	key     string // --key
-	at      string // URL of the server in use, for errors
-	command string // the path of the command that runs, for hints
+	config     string // --config
+	url        string // --url
+	token      string // --token
+	json       bool   // --json
+	cacert     string // --cacert
+	cert       string // --cert
+	key        string // --key
+	journalDir string // journal --dir
+	at         string // URL of the server in use, for errors
+	command    string // the path of the command that runs, for hints
 }
 
 func newProgram(m *Main) *program {
@@ -177,6 +179,13 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
 }
 
 func exists(file string) bool {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -145,13 +144,6 @@ func (p *program) printDoors(n *node.Node, config *schema.Config) error {
 	}
 	p.say("%s %s", p.out.Bold("sluice"), node.Version)
 	return t.Write(p.out)
-}
-
-func absolute(path string) string {
-	if abs, err := filepath.Abs(path); err == nil {
-		return abs
-	}
-	return path
 }
 
 // reloadOnHangup reloads at SIGHUP until the function it gives is called, which

@@ -32,7 +32,6 @@ var outcomes = []outcome{
 	{sluice.NotFound, "", 404, "ERR", false},
 	{sluice.Conflict, "identity_reused", 422, "ERR", false},
 	{sluice.Conflict, "", 409, "ERR", false},
-	{sluice.TooLarge, "header_bytes", 431, "ERR", false},
 	{sluice.TooLarge, "", 413, "ERR", false},
 	{sluice.Overloaded, "rate_limit", 429, "TRYAGAIN", true},
 	{sluice.Overloaded, "", 503, "TRYAGAIN", true},

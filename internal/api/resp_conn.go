@@ -145,7 +145,7 @@ func (c *respConn) step() error {
 		if args == nil {
 			break
 		}
-		//c.began = time.Time{}
+		c.began = time.Time{}
 		c.work.commands++
 		c.work.bytes += c.in.start - from
 		c.command(args)

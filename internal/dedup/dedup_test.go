@@ -255,6 +255,26 @@ func TestI3_IssuedIdSurvivesACrashUnused(t *testing.T) {
 	begin(t, table, producerID(id+1000, 1, 1), "body", Forgotten)
 }
 
+func TestI3_JournalBringsBackIdsOfALostFolder(t *testing.T) {
+	table := openTable(t, Options{})
+	var id uint64
+	for range 100 {
+		id, _ = table.IssueProducer()
+	}
+	rec := accept(t, table, producerID(id, 1, 1), "body", 1)
+	empty := openTable(t, Options{})
+	empty.Replay(rec)
+	duplicate(t, empty, rec)
+	for range 2 {
+		next, err := empty.IssueProducer()
+		if err != nil || next <= id {
+			t.Fatalf("id %d issued after %d: %v", next, id, err)
+		}
+		id = next
+		empty = reopen(t, empty)
+	}
+}
+
 func TestI3_WindowFollowsTheLowest(t *testing.T) {
 	table := openTable(t, Options{})
 	id, _ := table.IssueProducer()

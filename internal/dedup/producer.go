@@ -87,10 +87,15 @@ func (ps *producers) raise(p *producer, lowest uint64) {
 
 // remember keeps a record; the same one twice is once.
 func (ps *producers) remember(rec *Record, now time.Duration) {
-	p := ps.byID[rec.Identity.Producer]
+	id := rec.Identity.Producer
+	p := ps.byID[id]
 	if p == nil {
 		p = &producer{lowest: 1}
-		ps.byID[rec.Identity.Producer] = p
+		ps.byID[id] = p
+		// Only when the folder was lost and the journal was not. What is above
+		// the limit in memory is not reserved: the next id writes a new one.
+		ps.next = max(ps.next, id+1)
+		ps.limit = max(ps.limit, ps.next)
 	}
 	p.used = now
 	ps.raise(p, rec.Identity.Lowest)

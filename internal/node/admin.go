@@ -13,6 +13,7 @@ import (
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/api"
 	"sluice.dev/sluice/internal/journal"
+	"sluice.dev/sluice/internal/observe"
 	"sluice.dev/sluice/internal/pipeline"
 	"sluice.dev/sluice/internal/schema"
 	"sluice.dev/sluice/internal/store"
@@ -236,7 +237,7 @@ func (n *Node) Reload(context.Context) error {
 		return err
 	}
 	for _, line := range schema.ReloadDiff(old, s) {
-		n.log.Info("reload", "change", line)
+		n.emit(observe.EventReloaded, "change", line)
 	}
 	n.reuse()
 	n.startShards()
@@ -255,7 +256,7 @@ func (n *Node) reuse() {
 	n.mu.Unlock()
 	for name, sh := range shards {
 		if err := n.use(name, sh); err != nil {
-			n.log.Error("reload: shard lacks what was added; it is tried again", "store", name.store, "shard", name.shard, "error", err)
+			n.emit(observe.EventShardOut, "store", name.store, "shard", name.shard, "error", err)
 			n.loops.Add(1)
 			go n.reach(name, sh)
 		}

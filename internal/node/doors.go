@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice.dev/sluice/internal/api"
+	"sluice.dev/sluice/internal/observe"
 	"sluice.dev/sluice/internal/schema"
 )
 
@@ -33,7 +34,7 @@ func (d *doors) open(n *Node, s *schema.Schema) error {
 	auth := api.NewAuth(n.acceptor.Schema)
 	if closed := s.Listen.HTTP == "" || s.Listen.HTTP == "off"; !closed {
 		if d.http, err = api.NewHTTP(api.Options{Writes: n.acceptor, Reads: n.reader, Admin: n, Auth: auth, Metrics: n.metrics(), Ready: http.HandlerFunc(n.serveReady),
-			TLS: tlsConfig, Failed: func(err error) { n.log.Error("http", "error", err) }}); err != nil {
+			TLS: tlsConfig, Failed: func(err error) { n.emit(observe.EventDoor, "door", "http", "error", err) }}); err != nil {
 			return err
 		}
 		if d.httpLn, err = listenOn("listen.http", s.Listen.HTTP); err != nil {

@@ -20,6 +20,7 @@ import (
 	"sluice.dev/sluice/internal/journal/disk"
 	"sluice.dev/sluice/internal/pipeline"
 	"sluice.dev/sluice/internal/schema"
+	"sluice.dev/sluice/internal/vfs"
 )
 
 // Version is what `sluice version` and status say.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/admit"
+	"sluice.dev/sluice/internal/observe"
 	"sluice.dev/sluice/internal/pipeline"
 )
 
@@ -46,7 +48,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return errors.Join(err, n.Close())
 	}
 	n.ready.Store(true)
-	n.log.Info("ready", "http", n.HTTPAddr(), "resp", n.RESPAddr(), "journal", n.acceptor.Schema().Journal.Dir, "head", n.journal.Head().Number)
+	n.emit(observe.EventReady, "http", n.HTTPAddr(), "resp", n.RESPAddr(), "journal", n.acceptor.Schema().Journal.Dir, "head", n.journal.Head().Number)
 
 	var err error
 	select {
@@ -54,7 +56,7 @@ func (n *Node) Run(ctx context.Context) error {
 	case err = <-n.fatal:
 	}
 	n.ready.Store(false)
-	n.log.Info("stopping", "error", err)
+	n.emit(observe.EventStopping, "error", err)
 	deadline, cancel := context.WithTimeout(context.Background(), doorsClose)
 	defer cancel()
 	n.doors.shutdown(deadline)
@@ -80,7 +82,7 @@ func (n *Node) drainUntil(limit time.Duration) {
 	ctx, cancel := context.WithTimeout(n.run, limit)
 	defer cancel()
 	if err := n.Drain(ctx, func(uint64) {}); err != nil {
-		n.log.Info("stopped before everything was drained; the next start goes on from here", "queued", n.drains.Queued(n.journal))
+		n.emit(observe.EventNotEmpty, "queued", n.drains.Queued(n.journal))
 	}
 }
 
@@ -166,6 +168,17 @@ func (n *Node) keepIdentities(context.Context) error {
 	return n.dedup.Checkpoint(n.journal.Head().Number)
 }
 
+func drainEvent(d *pipeline.Drainer) *observe.Event {
+	if d.Position().State == pipeline.StateStopped {
+		return observe.EventStopped
+	}
+	return observe.EventRetry
+}
+
+func (n *Node) emit(e *observe.Event, fields ...any) {
+	n.log.Log(context.Background(), slog.Level(e.Level), e.Name, fields...)
+}
+
 // runDrainer steps one drainer until the node stops.
 func (n *Node) runDrainer(d *pipeline.Drainer) {
 	timer := time.NewTimer(0)
@@ -177,12 +190,12 @@ func (n *Node) runDrainer(d *pipeline.Drainer) {
 			wait = d.Backoff()
 			if err.Error() != said {
 				said = err.Error()
-				n.log.Warn("drain", "error", err, "state", d.Position().State)
+				n.emit(drainEvent(d), "error", err)
 			}
 		}
 		if err == nil && said != "" {
 			said = ""
-			n.log.Info("drain goes on", "group", d.Group().FullName())
+			n.emit(observe.EventGoesOn, "group", d.Group().FullName())
 		}
 		if wait <= 0 {
 			continue

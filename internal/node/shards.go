@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice.dev/sluice"
+	"sluice.dev/sluice/internal/observe"
 	"sluice.dev/sluice/internal/pipeline"
 	"sluice.dev/sluice/internal/route"
 	"sluice.dev/sluice/internal/schema"
@@ -30,14 +31,14 @@ type shard struct {
 
 const shardRetry = 2 * time.Second
 
-func openShard(ctx context.Context, o store.Options) (store.Shard, error) {
+func openShard(o store.Options) (store.Shard, error) {
 	switch o.Store.Driver {
 	case "sqlite":
-		return sqlite.Open(ctx, o)
+		return sqlite.Open(o)
 	case "postgres":
-		return postgres.Open(ctx, o)
+		return postgres.Open(o)
 	case "mem":
-		return mem.Open(ctx, o)
+		return new(mem.Database).Open(o), nil
 	}
 	return nil, fmt.Errorf("store %s: no driver %q", o.Store.Name, o.Store.Driver)
 }
@@ -81,7 +82,7 @@ func (n *Node) reach(name shardName, sh *shard) {
 		}
 		if err.Error() != said && n.run.Err() == nil {
 			said = err.Error()
-			n.log.Error("shard is not in use", "store", name.store, "shard", name.shard, "error", err)
+			n.emit(observe.EventShardOut, "store", name.store, "shard", name.shard, "error", err)
 		}
 		select {
 		case <-n.run.Done():
@@ -101,7 +102,7 @@ func (n *Node) use(name shardName, sh *shard) (err error) {
 	db := sh.db
 	if db == nil {
 		warn := func(text string) { n.log.Warn(text, "store", name.store, "shard", name.shard) }
-		if db, err = openShard(n.run, store.Options{Store: sh.store, Shard: sh.conf, Warn: warn}); err != nil {
+		if db, err = openShard(store.Options{Store: sh.store, Shard: sh.conf, Warn: warn}); err != nil {
 			return err
 		}
 	}

@@ -35,10 +35,10 @@ type parkedID struct {
 
 // DrainCounts are what a drainer did since it was made.
 type DrainCounts struct {
-	Batches, Rows, Writes, Bytes, Rejected, Parked, Retries uint64
-	LastApply                                               time.Time
-	ApplyTime                                               *observe.Histogram
-	BatchRows                                               *observe.Histogram
+	Batches, Rows, Writes, Bytes, Rejected, Parked, Retries, Confirms uint64
+	LastApply                                                         time.Time
+	ApplyTime                                                         *observe.Histogram
+	BatchRows                                                         *observe.Histogram
 }
 
 // States of a drainer.
@@ -152,7 +152,10 @@ func (p *position) moved(cur store.Cursor, durable bool) {
 }
 
 func (p *position) confirmed(cur store.Cursor) {
-	p.change(func() { p.safe, p.row = cur.Commit, cur })
+	p.change(func() {
+		p.safe, p.row = cur.Commit, cur
+		p.counts.Confirms++
+	})
 }
 
 // failed keeps the state and gives the wrapped error back. What is durable

@@ -67,7 +67,6 @@ func (c *Config) check(r *reader) {
 		}
 	}
 	c.checkPhysical(f)
-	c.checkClientTables(f)
 	c.fillDDL()
 }
 
@@ -120,7 +119,7 @@ func (c *Config) checkGroup(f *faults, g *Group) {
 			f.add(g.at, "use a store that is postgres or sqlite", "%s is mapped to a table that was there before, but store %s is %s", g.FullName(), g.Store, driver)
 		}
 	}
-	if g.Existing == nil && len(g.Physical) > nameBytesMax {
+	if g.Existing == nil && g.Name != "" && len(g.Physical) > nameBytesMax {
 		f.add(g.at, "shorten the name of the table or of the group", "the physical table %s has %d characters, the limit is %d", g.Physical, len(g.Physical), nameBytesMax)
 	}
 	if g.Existing != nil && isOwn(g.Physical[strings.LastIndexByte(g.Physical, '.')+1:]) {
@@ -253,24 +252,6 @@ func checkPhysicalColumns(f *faults, g *Group) {
 				f.add(c.at, "rename it, or name another with `column:`", "%s needs the physical column %s, which is %s's", c.fullName(), name, other)
 			}
 			taken[lower] = c.fullName()
-		}
-	}
-}
-
-func (c *Config) checkClientTables(f *faults) {
-	var known []string
-	for _, t := range c.Tables {
-		known = append(known, t.Name)
-	}
-	exists := map[string]bool{}
-	for _, name := range known {
-		exists[name] = true
-	}
-	for _, client := range c.Clients {
-		for i, name := range client.Tables {
-			if !exists[name] {
-				f.add(client.tablesAt[i], oneOf(name, known), "client %s is allowed %q, which is not a table", client.Name, name)
-			}
 		}
 	}
 }

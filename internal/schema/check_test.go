@@ -69,9 +69,7 @@ func show(c *Config) string {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		cl := *c.Clients[name]
-		cl.tablesAt = nil
-		fmt.Fprintf(&b, "client %+v\n", cl)
+		fmt.Fprintf(&b, "client %+v\n", *c.Clients[name])
 	}
 	for _, t := range c.Tables {
 		for _, g := range t.Groups {

@@ -66,8 +66,8 @@ func (c *Config) read(r *reader, o *object) {
 	c.readIdempotency(o.object("idempotency"))
 	c.readLimits(o.object("limits"))
 	c.readStores(o.object("stores"))
-	c.readClients(o.object("clients"))
 	c.readTables(o.object("tables"))
+	c.readClients(o.object("clients"))
 	o.done()
 	for _, name := range []string{"stores", "tables"} {
 		if o.isMapping() && !o.has(name) {

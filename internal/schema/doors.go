@@ -98,7 +98,7 @@ func (c *Config) readClients(o *object) {
 		}
 	}
 	if doors := c.Listen.beyondLoopback(); len(doors) > 0 && len(c.Clients) == 0 {
-		o.r.add(o.at("clients"), "add `clients: {name: {token: \"${TOKEN}\"}}`, or listen on 127.0.0.1", "%s is reached by other machines, but there are no clients", strings.Join(doors, " and "))
+		o.r.add(o.at("clients"), "add `clients: {name: {token: \"${TOKEN}\"}}`, or listen on 127.0.0.1", "other machines reach %s, but there are no clients", strings.Join(doors, " and "))
 	}
 }
 
@@ -136,21 +136,25 @@ func readAllow(m *object, client *Client) {
 	}
 }
 
-// readClientTables keeps the tables as nodes: whether they exist is known only
-// after the tables were read.
 func (c *Config) readClientTables(m *object, client *Client) {
 	n := m.get("tables")
 	if n == nil {
 		return
 	}
 	client.Tables = []string{}
+	var known []string
+	for _, t := range c.Tables {
+		known = append(known, t.Name)
+	}
 	words, nodes := m.r.list(n, m.member("tables"))
 	for i, word := range words {
 		if slices.Contains(client.Tables, word) {
 			m.r.add(at(nodes[i]), "remove one of them", "%s names %s twice", m.path, m.r.show(nodes[i]))
 		}
+		if !slices.Contains(known, word) {
+			m.r.add(at(nodes[i]), oneOf(word, known), "client %s is allowed %s, which is not a table", client.Name, m.r.show(nodes[i]))
+		}
 		client.Tables = append(client.Tables, word)
-		client.tablesAt = append(client.tablesAt, at(nodes[i]))
 	}
 }
 

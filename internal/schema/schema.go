@@ -150,8 +150,6 @@ type Client struct {
 	Admin       bool     // rejects, reload, metrics
 	Tables      []string // nil: all
 	MaxPriority string
-
-	tablesAt []position
 }
 
 // Listen says where the doors are.

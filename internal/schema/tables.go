@@ -242,7 +242,7 @@ func readShortColumn(r *reader, n *yaml.Node, c *Column, text string) {
 	}
 	ok := false
 	if c.Merge, ok = mergeOf(merge); !ok {
-		r.add(at(n), oneOf(merge, mergeNames[:]), "%s is not a merge", r.show(&yaml.Node{Value: merge}))
+		r.add(at(n), oneOf(merge, mergeNames[:]), "%s ends in what is not a merge", r.show(follow(n)))
 	}
 }
 
@@ -288,7 +288,7 @@ func typeOrFault(r *reader, n *yaml.Node, text string) Type {
 	if strings.HasPrefix(text, "native(") {
 		cure = "write the database's own name, like native(inet) or native(numeric(10, 2))"
 	}
-	r.add(at(n), cure, "%q is not a type", text)
+	r.add(at(n), cure, "%s is not a type", r.show(follow(n)))
 	return Type{Kind: sluice.Null}
 }
 

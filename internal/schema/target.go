@@ -105,11 +105,10 @@ func oneOf(name string, known []string) string {
 	if len(known) == 0 {
 		return "there are none"
 	}
-	slices.Sort(known)
-	if len(known) > 12 {
+	if len(known) > 20 {
 		return "see the config"
 	}
-	return "there are " + strings.Join(known, ", ")
+	return "there are " + strings.Join(slices.Sorted(slices.Values(known)), ", ")
 }
 
 // nearest is the known name that is at most two slips away; "" when there is none.

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"regexp"
@@ -179,11 +180,12 @@ func (r *reader) object(n *yaml.Node, path string) *object {
 		o.node = &yaml.Node{}
 		return o
 	}
+	o.place = at(n)
 	n = follow(n)
 	o.node = n
 	if n.Kind != yaml.MappingNode {
 		if n.Tag != faultyTag {
-			r.add(at(n), "write `name: value` lines below it", "%s is not a mapping", path)
+			r.add(at(n), "write `name: value` lines below it", "%s is not a mapping", cmp.Or(path, "the config"))
 		}
 		return o
 	}
@@ -244,7 +246,7 @@ func (o *object) isMapping() bool { return o.node.Kind == yaml.MappingNode }
 func (o *object) done() {
 	for _, name := range o.names {
 		if !slices.Contains(o.known, name) {
-			o.r.add(o.at(name), oneOf(name, slices.Clone(o.known)), "%s is not known", o.member(name))
+			o.r.add(o.at(name), oneOf(name, o.known), "%s is not known", o.member(name))
 		}
 	}
 }

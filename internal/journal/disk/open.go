@@ -74,6 +74,9 @@ func (j *Journal) start() error {
 	if err != nil {
 		return err
 	}
+	if err := j.clean(names); err != nil {
+		return err
+	}
 	firsts := segmentFirsts(names)
 	if err := j.identify(len(firsts) > 0); err != nil {
 		return err
@@ -89,9 +92,6 @@ func (j *Journal) start() error {
 	j.epoch = j.epochMax
 	vouch, err := readMark(j.opts.FS, j.opts.Dir, &j.key)
 	if err != nil {
-		return err
-	}
-	if err := j.clean(names); err != nil {
 		return err
 	}
 	if j.mark.file, err = openMark(j.opts.FS, j.opts.Dir); err != nil {

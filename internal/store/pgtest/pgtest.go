@@ -181,7 +181,7 @@ func (c *Cluster) prepare(settings []string) error {
 	c.Port = port
 	conf := []string{
 		"listen_addresses = '127.0.0.1'", "port = " + strconv.Itoa(port), "unix_socket_directories = '" + c.Dir + "'",
-		"fsync = on", "max_connections = 60", "shared_buffers = 64MB", "max_wal_size = 1GB", "log_min_messages = warning", "autovacuum_naptime = 1s",
+		"fsync = on", "max_connections = 60", "shared_buffers = 64MB", "max_wal_size = 1GB", "log_min_messages = warning",
 	}
 	conf = append(conf, settings...)
 	f, err := os.OpenFile(filepath.Join(c.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)

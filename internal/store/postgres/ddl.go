@@ -29,7 +29,7 @@ func ownObjects(schema string) []object {
 		return object{name: name, kind: "table", required: true, up: up, down: q("DROP TABLE IF EXISTS SCHEMA." + name)}
 	}
 	return []object{
-		table("sluice_meta", `(only boolean PRIMARY KEY DEFAULT true CHECK (only), journal bytea NOT NULL, store text NOT NULL, shard text NOT NULL, map_version bigint NOT NULL, format integer NOT NULL DEFAULT 1, made timestamptz NOT NULL DEFAULT now())`),
+		table("sluice_meta", `(one boolean PRIMARY KEY DEFAULT true CHECK (one), journal bytea NOT NULL, store text NOT NULL, shard text NOT NULL, map_version bigint NOT NULL, format integer NOT NULL DEFAULT 1, made timestamptz NOT NULL DEFAULT now())`),
 		table("sluice_cursor", `(group_id integer NOT NULL, owner text NOT NULL, name text NOT NULL DEFAULT '', epoch bigint NOT NULL, commit bigint NOT NULL DEFAULT 0, chain bigint NOT NULL DEFAULT 0, exceptions bytea NOT NULL DEFAULT '', complete boolean NOT NULL DEFAULT false, at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (group_id, owner)) WITH (fillfactor = 10)`),
 		table("sluice_rejects", `(group_id integer NOT NULL, commit bigint NOT NULL, ordinal bigint NOT NULL, partition smallint NOT NULL, key_hash bigint NOT NULL, key bytea NOT NULL, writes bigint NOT NULL, sqlstate text NOT NULL, reason text NOT NULL, state text NOT NULL DEFAULT 'open', at timestamptz NOT NULL DEFAULT clock_timestamp(), entry bytea NOT NULL, PRIMARY KEY (group_id, commit, ordinal))`,
 			`CREATE INDEX sluice_rejects_open ON SCHEMA.sluice_rejects (group_id, partition) WHERE state = 'open'`),

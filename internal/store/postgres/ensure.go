@@ -48,6 +48,7 @@ func (s *Shard) Ensure(ctx context.Context, id store.Identity, groups []*schema.
 		return err
 	}
 	db.guard = cat.functions["sluice_guard"]
+	db.flush = cat.relations["sluice_flush"] != nil
 	db.texts = makeTexts(s, db.schema)
 	s.mu.Lock()
 	defer s.mu.Unlock()

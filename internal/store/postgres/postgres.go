@@ -55,6 +55,16 @@ const (
 	versionMin         = 150000
 )
 
+// The border between the two ways of sending rows: arrays as parameters below,
+// COPY from there on.
+const (
+	// copyStagedMin is for rows that go by COPY into a temporary table and from
+	// there, by the same statement, into theirs.
+	copyStagedMin = 20000
+	// copyEventsMin is for events that go by COPY straight into their table.
+	copyEventsMin = 500
+)
+
 // Shard is one PostgreSQL database.
 type Shard struct {
 	opt    store.Options
@@ -62,6 +72,8 @@ type Shard struct {
 	named  atomic.Bool
 	fixed  bool // the URL says whether statements may have names
 	pool   *pgxpool.Pool
+
+	copyStagedMin, copyEventsMin int // the border; benchmarks move it
 
 	mu     sync.Mutex
 	db     *database // nil until Ensure
@@ -74,6 +86,7 @@ type database struct {
 	schema    string // quoted
 	rawSchema string
 	guard     bool // sluice_guard is there
+	flush     bool // sluice_flush is there
 	targets   map[sluice.GroupID]*target
 	texts     texts
 }
@@ -86,7 +99,7 @@ func Open(opt store.Options) (*Shard, error) {
 		return nil, sluice.Errorf(sluice.Invalid, "bad_url", "store %s, shard %s: the URL is not one that PostgreSQL understands: %w; write postgres://user:password@host:5432/database?sslmode=verify-full",
 			opt.Store.Name, opt.Shard.Name, err)
 	}
-	s := &Shard{opt: opt, parks: map[sluice.GroupID]*park{}}
+	s := &Shard{opt: opt, parks: map[sluice.GroupID]*park{}, copyStagedMin: copyStagedMin, copyEventsMin: copyEventsMin}
 	conn := cfg.ConnConfig
 	s.schema = conn.RuntimeParams["schema"]
 	delete(conn.RuntimeParams, "schema")

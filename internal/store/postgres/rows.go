@@ -66,7 +66,7 @@ func (a *arrays) params() [][]byte {
 // emit queues the statement of a rowset, or copies its rows when they are many.
 func (w *writer) emit(ctx context.Context, set *rowset) error {
 	fields := w.t.fields(set.shape)
-	if !w.careful && len(set.rows) >= w.copyRowsMin(set.shape, fields) {
+	if !w.careful && len(set.rows) >= w.copyMin(set.shape, fields) {
 		return w.copyIn(ctx, set, fields)
 	}
 	st := w.x.s.statement(w.t, set.shape)
@@ -91,12 +91,12 @@ func (w *writer) emit(ctx context.Context, set *rowset) error {
 	return nil
 }
 
-// copyRowsMin is the border above which COPY is the quicker way.
-func (w *writer) copyRowsMin(sh shape, fields []*field) int {
+// copyMin is the border above which COPY is the quicker way.
+func (w *writer) copyMin(sh shape, fields []*field) int {
 	if sh.verb == insert && direct(fields) {
-		return copyEventsMin
+		return w.x.s.copyEventsMin
 	}
-	return copyStagedMin
+	return w.x.s.copyStagedMin
 }
 
 // direct tells that every value travels in its column's own type.

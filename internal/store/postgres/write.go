@@ -17,11 +17,6 @@ const (
 	// paramBytesMax bounds the parameters of one statement; more rows go into
 	// more statements. The server holds a statement's parameters several times over.
 	paramBytesMax = 4 << 20
-	// copyStagedMin is from how many rows on COPY into a temporary table and a
-	// statement over it are quicker than arrays as parameters.
-	copyStagedMin = 20000
-	// copyEventsMin is from how many events on COPY straight into their table is quicker.
-	copyEventsMin = 500
 )
 
 // writer turns entries into statements of one transaction.

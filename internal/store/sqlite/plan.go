@@ -192,6 +192,10 @@ func (l *layout) sets(c *schema.Column) (out []string) {
 		}
 		return []string{n + " = " + sum}
 	}
-	f := c.Merge.String() // max and min of SQLite are NULL when one side is
-	return []string{fmt.Sprintf("%s = coalesce(%s(%s, %s), %s, %s)", n, f, old, delta, delta, old)}
+	// max and min of SQLite are NULL when one side is.
+	f := c.Merge.String()
+	if l.own {
+		return []string{fmt.Sprintf("%s = coalesce(%s(%s, %s), %s, %s)", n, f, old, delta, delta, old)}
+	}
+	return []string{fmt.Sprintf("%s = (SELECT coalesce(%s(%s, x), x, %s) FROM (SELECT ? AS x))", n, f, old, old)}
 }
