@@ -13,7 +13,7 @@ type filter []byte
 
 const (
 	filterBlockBytes = 64
-	filterBitsPerKey = 12 // one in about 160 lookups of an absent key reads the file in vain
+	filterBitsPerKey = 12 // one in about 240 lookups of an absent key reads the file in vain
 	filterProbes     = 7  // 9 bits of the hash each, so at most 7
 )
 

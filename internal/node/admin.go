@@ -116,7 +116,7 @@ type ledgerSaved struct {
 }
 
 func (n *Node) loadLedger() error {
-	data, err := n.journal.LoadFile(ledgerFile)
+	data, err := n.load(ledgerFile)
 	if err != nil || data == nil {
 		return err
 	}

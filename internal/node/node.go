@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -143,7 +144,7 @@ func (n *Node) open(config *schema.Config) error {
 
 // resolve gives the config its ids and keeps the catalog before anything uses it (J6).
 func (n *Node) resolve(config *schema.Config) (*schema.Schema, error) {
-	data, err := n.journal.LoadFile(catalogFile)
+	data, err := n.load(catalogFile)
 	if err != nil {
 		return nil, err
 	}
@@ -163,10 +164,19 @@ func (n *Node) resolve(config *schema.Config) (*schema.Schema, error) {
 
 // Files kept beside the journal's segments.
 const (
-	catalogFile = "catalog.json"
-	shardsFile  = "shards.json" // which shards were ever drained to (S4)
-	ledgerFile  = "ledger.json"
+	catalogFile = "catalog"
+	shardsFile  = "shards" // which shards were ever drained to (S4)
+	ledgerFile  = "ledger"
 )
+
+// load reads a file kept beside the segments; nil when it was never saved.
+func (n *Node) load(name string) ([]byte, error) {
+	data, err := n.journal.LoadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
 
 func (n *Node) saveCatalog() error {
 	data, err := n.catalog.Marshal()

@@ -226,7 +226,7 @@ func writesTo(g *schema.Group, table string) bool {
 }
 
 func (n *Node) loadKnown() error {
-	data, err := n.journal.LoadFile(shardsFile)
+	data, err := n.load(shardsFile)
 	if err != nil || data == nil {
 		return err
 	}

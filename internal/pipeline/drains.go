@@ -12,6 +12,7 @@ type Drains struct {
 	mu      sync.RWMutex
 	byGroup map[sluice.GroupID][]*Drainer
 	all     []*Drainer
+	changed chan struct{} // closed and replaced when a drainer is added
 }
 
 // Add makes a drainer known.
@@ -21,9 +22,23 @@ func (ds *Drains) Add(d *Drainer) {
 	if ds.byGroup == nil {
 		ds.byGroup = map[sluice.GroupID][]*Drainer{}
 	}
+	if ds.changed != nil {
+		close(ds.changed)
+		ds.changed = nil
+	}
 	id := d.Group().ID
 	ds.byGroup[id] = append(ds.byGroup[id], d)
 	ds.all = append(ds.all, d)
+}
+
+// Changed is closed when the next drainer is added.
+func (ds *Drains) Changed() <-chan struct{} {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	if ds.changed == nil {
+		ds.changed = make(chan struct{})
+	}
+	return ds.changed
 }
 
 // Of lists the drainers of a group.

@@ -248,6 +248,9 @@ func (r *Reader) groupStatus(ctx context.Context, rec *sluice.Receipt, rg sluice
 		gs.State = sluice.StateLost
 		return gs, nil
 	}
+	if wait {
+		r.awaitDrainers(ctx, rg)
+	}
 	left := rg.Partitions
 	for _, d := range r.o.Drains.Of(g.ID) {
 		mine := intersect(left, d.o.Partitions)
@@ -270,6 +273,27 @@ func (r *Reader) groupStatus(ctx context.Context, rec *sluice.Receipt, rg sluice
 		gs.State = sluice.StateQueued // no drainer has these streams now
 	}
 	return gs, nil
+}
+
+// awaitDrainers waits for shards that are not reached yet, as after a start.
+func (r *Reader) awaitDrainers(ctx context.Context, rg sluice.ReceiptGroup) {
+	for {
+		changed := r.o.Drains.Changed()
+		left := rg.Partitions
+		for _, d := range r.o.Drains.Of(rg.Group) {
+			for i := range left {
+				left[i] &^= d.o.Partitions[i]
+			}
+		}
+		if left.Len() == 0 {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // settled gives the state of the receipt on one drainer, after waiting for it

@@ -4,7 +4,8 @@ import (
 	"strconv"
 )
 
-// decimalDigitsMax bounds a decimal: so many digits are printed at most.
+// decimalDigitsMax bounds a decimal: so many digits are printed at most, the 0
+// before a point not counted.
 const decimalDigitsMax = 1000
 
 // number is a JSON number taken apart: neg, the digits before and after the
@@ -118,7 +119,7 @@ func parseInt(text []byte) (_ int64, ok bool) {
 	if !ok {
 		return 0, false
 	}
-	var buf [decimalDigitsMax + 2]byte
+	var buf [decimalDigitsMax + 3]byte
 	plain, ok := n.appendDecimal(buf[:0])
 	if !ok {
 		return 0, false

@@ -48,7 +48,7 @@ func appendCompact(dst, raw []byte) ([]byte, error) {
 			depth--
 		case c == '-' || '0' <= c && c <= '9':
 			end = skipScalar(raw, i)
-			var buf [decimalDigitsMax + 2]byte
+			var buf [decimalDigitsMax + 3]byte
 			if n, ok := parseNumber(raw[i:end]); ok {
 				if _, ok = n.appendDecimal(buf[:0]); !ok {
 					return dst, badValue("%.40s has more than %d digits; write it as a string", raw[i:end], decimalDigitsMax)

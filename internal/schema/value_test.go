@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cespare/xxhash/v2"
+
 	"sluice.dev/sluice"
 )
 
@@ -48,7 +50,8 @@ func TestValues(t *testing.T) {
 		{"decimal", "tj", "1e999", "1" + strings.Repeat("0", 999), ""},
 		{"decimal", "tj", "1e1000", "", "1000 digits"},
 		{"decimal", "tj", "1e-999", "0." + strings.Repeat("0", 998) + "1", ""},
-		{"decimal", "tj", "1e-1000", "", "1000 digits"},
+		{"decimal", "tj", "-1e-1000", "-0." + strings.Repeat("0", 999) + "1", ""},
+		{"decimal", "tj", "1e-1001", "", "1000 digits"},
 		{"decimal", "tj", "1e-99999999999999999999", "", "1000 digits"},
 		{"decimal", "tj", ".5", "", "number like"},
 		{"bool", "tj", "true", "true", ""},
@@ -176,14 +179,14 @@ func TestHashElementIsFixed(t *testing.T) {
 		typ, in string
 		want    uint64
 	}{
-		{"text", "alice", 0x9d05fc4d05e9c1c1},
-		{"text", "", 0},
-		{"int64", "42", 0},
-		{"int64", "0", 0},
-		{"bool", "0", 0},
-		{"bytes", "alice", 0},
-		{"decimal", "42", 0},
-		{"float64", "42", 0},
+		{"text", "alice", 0x726eaffb12a2269c},
+		{"text", "", 0xa96c7f0ce858bbb7},
+		{"int64", "42", 0xee536f9035b71091},
+		{"int64", "0", 0xa2443c71157cb676},
+		{"bool", "0", 0x78e4ab900e95271},
+		{"bytes", "alice", 0xd84fdb4d4ff1f924},
+		{"decimal", "42", 0x746f7fc43effbaac},
+		{"float64", "42", 0x40102b0ebccc7e2f},
 	} {
 		typ, _ := typeOf(c.typ)
 		v, _, err := ParseText(nil, typ, []byte(c.in))
@@ -198,6 +201,9 @@ func TestHashElementIsFixed(t *testing.T) {
 			t.Errorf("%s %q hashes as %s", c.typ, c.in, other)
 		}
 		seen[got] = c.typ + " " + c.in
+	}
+	if got, want := HashElement(Type{Kind: sluice.Text}, sluice.TextValue("alice")), xxhash.Sum64String("\x07alice"); got != want {
+		t.Errorf("the hash of text is %#x, not xxhash64 of its kind and bytes, %#x", got, want)
 	}
 	if HashElement(Type{Kind: sluice.Text}, sluice.Value{Kind: sluice.Text}) != HashElement(Type{Kind: sluice.Text}, sluice.TextValue("")) {
 		t.Error("nil and empty text differ")

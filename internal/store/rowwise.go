@@ -21,6 +21,10 @@ type RowTx interface {
 	// Change applies one entry, or nothing of it and answers a *Refusal or
 	// ErrRowLocked. Any other error ends the transaction.
 	Change(e *sluice.Entry) error
+	// Together applies the first n entries in one statement, all or none of
+	// them, where that is faster than one by one; n = 0 where it is not. With a
+	// *Refusal n says which entries one of is refused.
+	Together(entries []sluice.Entry) (n int, err error)
 	// Try calls f and, when f fails, takes back what f did.
 	Try(f func() error) error
 	// Park keeps an entry; Unpark forgets it.
@@ -61,14 +65,29 @@ type Rowwise struct {
 // back, a parent inserted). That second answer is final.
 func (r *Rowwise) Apply(ctx context.Context) (Result, error) {
 	var again [][]sluice.Entry
+	var refusal *Refusal
+	apart := 0 // entries that one statement was refused for
 	for rest := r.Batch.Entries; len(rest) > 0; {
-		run := rest[:r.runLength(rest)]
-		rest = rest[len(run):]
 		if err := ctx.Err(); err != nil {
 			return Result{}, err
 		}
+		if apart <= 0 && len(r.Parked) == 0 {
+			n, err := r.Tx.Together(rest)
+			switch {
+			case errors.As(err, &refusal):
+				apart = n
+			case err != nil:
+				return Result{}, err
+			case n > 0:
+				r.result.Rows += n
+				rest = rest[n:]
+				continue
+			}
+		}
+		run := rest[:r.runLength(rest)]
+		rest = rest[len(run):]
+		apart -= len(run)
 		err := r.whole(run)
-		var refusal *Refusal
 		switch {
 		case err == nil:
 		case errors.Is(err, ErrRowLocked):

@@ -59,6 +59,21 @@ func overwrite(t *testing.T, fsys vfs.FS, path string, off int64, b []byte, sumA
 	must(t, f.Close())
 }
 
+// overwriteMark changes the format of the slot that the first commit writes.
+func overwriteMark(t *testing.T, fsys vfs.FS, format []byte) {
+	t.Helper()
+	f, err := fsys.OpenRW("/journal/" + markFile)
+	must(t, err)
+	b := make([]byte, markBytes)
+	_, err = f.ReadAt(b, blockBytes)
+	must(t, err)
+	copy(b[8:], format)
+	binary.LittleEndian.PutUint64(b[markSumAt:], xxhash.Sum64(b[:markSumAt]))
+	_, err = f.WriteAt(b, blockBytes)
+	must(t, err)
+	must(t, f.Close())
+}
+
 func TestAFormatOfTheFutureIsRefusedByName(t *testing.T) {
 	newer := appendU32(nil, Format+1)
 	for name, plant := range map[string]func(fsys *vfs.Mem){
@@ -66,7 +81,7 @@ func TestAFormatOfTheFutureIsRefusedByName(t *testing.T) {
 			overwrite(t, fsys, "/journal/"+segmentName(1), 8, newer, segmentSumAt)
 		},
 		"mark": func(fsys *vfs.Mem) {
-			overwrite(t, fsys, "/journal/"+markFile, 8, newer, markSumAt)
+			overwriteMark(t, fsys, newer)
 		},
 		"file": func(fsys *vfs.Mem) {
 			data, err := readFile(fsys, "/journal", identityFile)
@@ -80,6 +95,7 @@ func TestAFormatOfTheFutureIsRefusedByName(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fsys := vfs.NewMem(1)
 			j := mustOpen(t, small(fsys))
+			appendN(t, j, journaltest.NewBodies(), 1, 100)
 			must(t, j.Close())
 			plant(fsys)
 			before := fsys.Changes()
@@ -377,11 +393,11 @@ func TestReadersDoNotWaitForASync(t *testing.T) {
 	fsys.SetFault(nil)
 }
 
-// TestJ1_NothingAClientSendsLooksLikeACommit puts the bytes of an older, valid
-// record into the body of a torn commit, at the start of a block.
+// TestJ1_NothingAClientSendsLooksLikeACommit builds a record from all that a
+// client can learn, which is everything but the salt.
 func TestJ1_NothingAClientSendsLooksLikeACommit(t *testing.T) {
 	j := mustOpen(t, small(vfs.NewMem(1)))
-	stranger := key{id: j.key.id, salt: j.key.salt + 1} // all that a client can know
+	stranger := key{id: j.key.id, salt: j.key.salt + 1}
 	r := record{number: 9, body: []byte("body")}
 	b := stranger.encode(make([]byte, 2*blockBytes), &r)
 	head, n, bad := j.key.header(b)
@@ -436,7 +452,7 @@ func TestFormat1StaysReadable(t *testing.T) {
 	}
 }
 
-const goldenChain = 0
+const goldenChain = 0xeb29c3cff95d8be4
 
 // writeGolden makes three segments, one of them trimmed.
 func writeGolden(t *testing.T, dir string) {

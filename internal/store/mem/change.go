@@ -53,6 +53,9 @@ func (t *tx) Try(f func() error) error {
 	return err
 }
 
+// Together implements store.RowTx.
+func (t *tx) Together([]sluice.Entry) (int, error) { return 0, nil }
+
 // Change implements store.RowTx. It computes the row aside and puts it at the end.
 func (t *tx) Change(e *sluice.Entry) error {
 	if t.d.hooks.Locked != nil && t.d.hooks.Locked(t.g, e.Key) {
