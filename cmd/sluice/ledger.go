@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,17 +83,17 @@ func total(counts map[string]uint64) (sum uint64) {
 
 // ledgerNotes gives the reasons, and what does not balance.
 func ledgerNotes(r *sluice.LedgerRow) string {
-	text := ""
+	var notes []string
 	for _, counts := range []map[string]uint64{r.Shed, r.Refused} {
 		for _, reason := range slices.Sorted(maps.Keys(counts)) {
-			text += reason + " " + console.Count(counts[reason]) + " "
+			notes = append(notes, reason+" "+console.Count(counts[reason]))
 		}
 	}
 	if offered := r.Acked + r.Duplicate + total(r.Shed) + total(r.Refused); offered != r.Offered {
-		text += "offered is off by " + console.Count(int64(r.Offered-offered)) + " "
+		notes = append(notes, "offered is off by "+console.Count(int64(r.Offered-offered)))
 	}
 	if acked := r.Applied + r.Rejected + r.Expired + r.Lost + r.Queued; acked != r.Acked {
-		text += "acked is off by " + console.Count(int64(r.Acked-acked)) + " "
+		notes = append(notes, "acked is off by "+console.Count(int64(r.Acked-acked)))
 	}
-	return text
+	return strings.Join(notes, ", ")
 }

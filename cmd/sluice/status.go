@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/console"
+	"sluice.dev/sluice/internal/schema"
 )
 
 const statusExample = `  sluice status
@@ -109,7 +111,30 @@ func renderStatus(out *console.Console, st *sluice.Status) error {
 	if _, err := out.W.Write([]byte("\n")); err != nil {
 		return err
 	}
-	return streamTable(out, st.Streams).Write(out)
+	streams := slices.Clone(st.Streams)
+	slices.SortStableFunc(streams, func(a, b sluice.StreamStatus) int {
+		return strings.Compare(a.Table+"\x00"+a.Group+"\x00"+a.Shard, b.Table+"\x00"+b.Group+"\x00"+b.Shard)
+	})
+	if err := streamTable(out, streams).Write(out); err != nil {
+		return err
+	}
+	return streamErrors(out, streams)
+}
+
+// streamErrors says below the table what stops a stream: in a column the end of
+// a sentence would be cut off, and there stands the cure.
+func streamErrors(out *console.Console, streams []sluice.StreamStatus) error {
+	for _, s := range streams {
+		if s.Error == "" {
+			continue
+		}
+		_, err := fmt.Fprintf(out.W, "\n%s in store %s is %s: %s\n", out.Bold(fullName(s.Table, s.Group)), storeName(s.Store, s.Shard),
+			stateColor(out, s.State), console.Clean(s.Error))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func levelBar(j *sluice.JournalStatus) string {
@@ -120,13 +145,9 @@ func levelBar(j *sluice.JournalStatus) string {
 }
 
 func streamTable(out *console.Console, streams []sluice.StreamStatus) *console.Table {
-	streams = slices.Clone(streams)
-	slices.SortStableFunc(streams, func(a, b sluice.StreamStatus) int {
-		return strings.Compare(a.Table+"\x00"+a.Group+"\x00"+a.Shard, b.Table+"\x00"+b.Group+"\x00"+b.Shard)
-	})
 	l, r := console.Left, console.Right
 	t := &console.Table{Columns: []console.Column{l("TABLE"), l("GROUP"), l("STORE"), l("STATE"), r("QUEUED"), r("AGE"), r("ROWS/S"),
-		r("FOLD"), r("ROWS"), r("PARKED"), r("REJECTED"), l("ERROR")}}
+		r("FOLD"), r("ROWS"), r("PARKED"), r("REJECTED")}}
 	last := ""
 	for _, s := range streams {
 		table := s.Table
@@ -135,14 +156,14 @@ func streamTable(out *console.Console, streams []sluice.StreamStatus) *console.T
 		}
 		last = s.Table
 		t.Row(out.Bold(table), s.Group, storeName(s.Store, s.Shard), stateColor(out, s.State), zero(s.Queued), age(s), rowRate(s), console.Ratio(s.FoldRatio),
-			console.Count(s.Rows), hidden(s.Parked), out.Yellow(hidden(s.Rejected)), out.Red(console.Clean(s.Error)))
+			console.Count(s.Rows), hidden(s.Parked), out.Yellow(hidden(s.Rejected)))
 	}
 	return t
 }
 
-// storeName leaves out the shard's name when it says no more than the store's.
+// storeName leaves out the shard's name when the store has only the one.
 func storeName(store, shard string) string {
-	if shard == "" || shard == store {
+	if shard == "" || shard == schema.ShortShard {
 		return store
 	}
 	return store + "/" + shard

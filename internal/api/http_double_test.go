@@ -128,6 +128,10 @@ func (b *HTTPBackend) Submit(ctx context.Context, c *sluice.Chunk) (sluice.Ack, 
 	}
 	kept := *c
 	kept.Entries, kept.EntryLine = nil, nil
+	if c.Identity != nil {
+		id := *c.Identity // the door uses its own again
+		kept.Identity = &id
+	}
 	b.Chunks = append(b.Chunks, kept)
 	receipt := sluice.Receipt{Journal: 7, Commit: b.commit + 1}
 	for i := range c.Entries {

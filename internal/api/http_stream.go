@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"sluice.dev/sluice"
@@ -25,8 +26,14 @@ type stream struct {
 	err   error     // of reading; set before jobs is closed
 
 	accepted, refused uint64
-	begun             bool // something of the answer was sent
+	begun             bool        // something of the answer was sent
+	bodyRead          atomic.Bool // to its end; written by the reader
 }
+
+// closeLinger is how long what a refused client still sends is read and thrown
+// away. Closing at once would reset the connection, and the client would lose
+// the answer that says why.
+const closeLinger = 500 * time.Millisecond
 
 // stream answers an NDJSON body: a line for each fault, one for each chunk, and
 // a last line with the sums. The answer begins when the first chunk is durable,
@@ -70,6 +77,9 @@ func (q *request) stream() error {
 	}
 	<-stopped
 	s.freeSpares()
+	if err != nil {
+		q.setReadDeadline(time.Now().Add(closeLinger))
+	}
 	return s.end(err, rc)
 }
 
@@ -87,10 +97,12 @@ func (s *stream) read(ctx context.Context) error {
 		if err != nil {
 			j.free()
 			if err == io.EOF {
+				s.bodyRead.Store(true)
 				return nil
 			}
 			return err
 		}
+		s.bodyRead.Store(s.cut.eof)
 		j.identify(s.id, index)
 		j.parse()
 		select {
@@ -242,12 +254,23 @@ func (s *stream) flush(rc *http.ResponseController) {
 	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
 	if !s.begun {
 		s.begun = true
+		s.closeAfter()
 		s.q.send(http.StatusOK, linesType)
 	} else {
 		_, _ = s.q.w.Write(s.q.out)
 	}
 	s.q.out = s.q.out[:0]
 	_ = rc.Flush()
+}
+
+// closeAfter keeps net/http from taking what is left of a body for the next
+// request, which full duplex would let happen when the body is given up. The
+// head is sent before anybody knows that, so that only a body that was read to
+// its end keeps its connection.
+func (s *stream) closeAfter() {
+	if !s.bodyRead.Load() && s.q.r.ProtoMajor == 1 {
+		s.q.w.Header().Set("Connection", "close")
+	}
 }
 
 // end sends the last line, or says why there is none.
@@ -269,6 +292,7 @@ func (s *stream) end(err error, rc *http.ResponseController) error {
 func (s *stream) fail(err error, rc *http.ResponseController) error {
 	q := s.q
 	if !s.begun && len(q.out) == 0 {
+		s.closeAfter()
 		return err
 	}
 	e := asError(err)

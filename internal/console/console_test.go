@@ -158,11 +158,15 @@ func TestScreen_DrawsInPlace(t *testing.T) {
 	}
 }
 
-func TestScreen_NeverTallerThanTheTerminal(t *testing.T) {
+func TestScreen_NeverLargerThanTheTerminal(t *testing.T) {
 	var b bytes.Buffer
-	s := (&Console{W: &b, Terminal: true, Height: 5}).Screen()
-	s.Draw(func(c *Console) error { _, err := c.W.Write([]byte("1\n2\n3\n4\n5\n6\n")); return err })
-	if got := b.String(); strings.Count(got, "\n") != 4 || !strings.Contains(got, "… 3 more lines") {
+	s := (&Console{W: &b, Terminal: true, Height: 5, Width: 20}).Screen()
+	s.Draw(func(c *Console) error {
+		_, err := c.W.Write([]byte("1\n2\n" + strings.Repeat("3", 30) + "\n4\n5\n6\n"))
+		return err
+	})
+	want := "1\x1b[K\n2\x1b[K\n" + strings.Repeat("3", 19) + "…\x1b[K\n… 3 more lines\x1b[K\n\x1b[J"
+	if got := b.String(); got != want {
 		t.Errorf("got %q", got)
 	}
 }

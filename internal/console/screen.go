@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"strconv"
+	"strings"
 )
 
 // Screen is a block of lines that is drawn again and again in its place.
@@ -35,7 +36,7 @@ func (s *Screen) Draw(render func(*Console) error) error {
 		_, err := s.c.W.Write(text.Bytes())
 		return err
 	}
-	fit(&text, s.c.Height)
+	s.fit(&text)
 	var out bytes.Buffer
 	if s.lines > 0 {
 		out.WriteString("\x1b[" + strconv.Itoa(s.lines) + "A\r")
@@ -47,17 +48,19 @@ func (s *Screen) Draw(render func(*Console) error) error {
 	return err
 }
 
-// fit takes away the lines that a terminal of this height cannot show: a block
-// taller than the terminal scrolls, and the cursor never finds its top again.
-func fit(text *bytes.Buffer, height int) {
-	lines := bytes.SplitAfter(text.Bytes(), []byte("\n"))
-	if n := len(lines) - 1; height > 2 && n > height-1 {
-		kept := 0
-		for _, line := range lines[:height-2] {
-			kept += len(line)
+// fit cuts what the terminal cannot show: a line that wraps, or a block taller
+// than the terminal, and the cursor never finds the top again.
+func (s *Screen) fit(text *bytes.Buffer) {
+	lines := strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
+	if n, most := len(lines), s.c.Height-1; s.c.Height > 2 && n > most {
+		lines = append(lines[:most-1], "… "+strconv.Itoa(n-most+1)+" more lines")
+	}
+	text.Reset()
+	for _, line := range lines {
+		if s.c.Width > 0 {
+			line = cut(line, s.c.Width)
 		}
-		text.Truncate(kept)
-		text.WriteString("… " + strconv.Itoa(n-(height-2)) + " more lines\n")
+		text.WriteString(line + "\n")
 	}
 }
 

@@ -199,8 +199,8 @@ func (n *Node) recover() error {
 		c, err := n.journal.Read(at)
 		var hole *journal.HoleError
 		if errors.As(err, &hole) {
-			at = hole.Next - 1
-			continue
+			return fmt.Errorf("recover: commit %d was trimmed before its identities were kept (they are, through %d): a retry of it would count twice; "+
+				"restore the folder \"identities\" beside the journal", at, n.dedup.Through())
 		}
 		if err != nil {
 			return fmt.Errorf("recover commit %d: %w", at, err)
@@ -209,6 +209,8 @@ func (n *Node) recover() error {
 			return fmt.Errorf("recover commit %d: %w", at, err)
 		}
 	}
+	// With nothing to replay the last commit's time is not known here; dedup's is.
+	n.clock.base = max(n.clock.base, n.dedup.Now().Microseconds())
 	n.clock.since = time.Now()
 	return nil
 }

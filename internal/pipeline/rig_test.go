@@ -28,9 +28,9 @@ tables:
   posts:
     key: {id: int64}
     groups:
-      text:    {store: lazy, flush: 1s, columns: {content: text}}
+      text:    {store: lazy, flush: 300ms, columns: {content: text}}
       metrics: {store: main, flush: 1s, columns: {likes: int64 sum, high: int64 max}}
-      clicks:  {store: lazy, kind: events, flush: 1s, columns: {what: text}}
+      clicks:  {store: lazy, kind: events, flush: 300ms, columns: {what: text}}
   mapped:
     existing: {table: old_posts, missing_row: insert}
     key: {id: int64}

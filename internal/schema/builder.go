@@ -174,7 +174,7 @@ func (b *Builder) put(g *Group, c *Column, v sluice.Value, from int) error {
 		return b.fail(badValue("%s takes %d bytes, the limit limits.value_bytes is %d; send less, or raise it", c.fullName(), len(v.Bytes), max))
 	}
 	if v.Kind == sluice.Null && c.Merge != Set {
-		return b.fail(badValue("%s is null, but a %s has no null; leave the column out", c.fullName(), c.Merge))
+		return b.fail(badValue("%s is null, which only a column that is set can be; leave it out", c.fullName()))
 	}
 	if c.Merge == Unique {
 		hash := HashElement(c.Type, v)

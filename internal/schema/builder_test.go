@@ -120,70 +120,55 @@ func entryText(s *Schema, e *sluice.Entry) string {
 func TestNoAllocationInSteadyState(t *testing.T) {
 	s := mustSchema(t, social)
 	b := NewBuilder(s, clock)
-	posts, timeline, locations := s.Table([]byte("posts")), s.Table([]byte("timeline")), s.Table([]byte("locations"))
-	for name, write := range map[string]func() error{
-		"text": func() error {
-			if err := b.Begin(posts, []byte("42")); err != nil {
-				return err
-			}
-			if err := b.Put(VerbAdd, []byte("likes"), []byte("1")); err != nil {
-				return err
-			}
-			return b.End()
-		},
-		"unique": func() error {
-			if err := b.Begin(posts, []byte("42")); err != nil {
-				return err
-			}
-			for _, who := range []string{"a", "b", "c"} {
-				if err := b.Put(VerbUnique, []byte("viewers"), []byte(who)); err != nil {
+	put := func(v Verb, pairs ...string) func() error {
+		words := make([][]byte, len(pairs))
+		for i := range pairs {
+			words[i] = []byte(pairs[i])
+		}
+		return func() error {
+			for i := 0; i < len(words); i += 2 {
+				if err := b.Put(v, words[i], words[i+1]); err != nil {
 					return err
 				}
 			}
 			return b.End()
-		},
-		"composite": func() error {
-			if err := b.Begin(timeline, []byte("[42,7]")); err != nil {
+		}
+	}
+	text := func(table, key string, then func() error) func() error {
+		t, k := s.Table([]byte(table)), []byte(key)
+		return func() error {
+			if err := b.Begin(t, k); err != nil {
 				return err
 			}
-			if err := b.Put(VerbSet, []byte("added_at"), []byte("2026-01-31T12:00:00Z")); err != nil {
-				return err
-			}
-			return b.End()
-		},
-		"latest": func() error {
-			if err := b.Begin(locations, []byte("driver-7")); err != nil {
-				return err
-			}
-			if err := b.Put(VerbSet, []byte("at"), []byte("2026-01-31T12:00:00Z")); err != nil {
-				return err
-			}
-			return b.End()
-		},
-		"event": func() error {
-			if err := b.BeginEvent(posts, []byte("analytics"), []byte("42")); err != nil {
-				return err
-			}
-			if err := b.Put(VerbAppend, []byte("event_type"), []byte("click")); err != nil {
-				return err
-			}
-			return b.End()
-		},
-		"delete": func() error {
-			if err := b.Begin(posts, []byte("42")); err != nil {
-				return err
-			}
+			return then()
+		}
+	}
+	line := func(text string) func() error {
+		raw := []byte(text)
+		return func() error { return b.AddJSON(raw) }
+	}
+	posts, analytics, key, click := s.Table([]byte("posts")), []byte("analytics"), []byte("42"), put(VerbAppend, "event_type", "click")
+	for name, write := range map[string]func() error{
+		"text":      text("posts", "42", put(VerbAdd, "likes", "1")),
+		"unique":    text("posts", "42", put(VerbUnique, "viewers", "b", "viewers", "a", "viewers", "c")),
+		"composite": text("timeline", "[42,7]", put(VerbSet, "added_at", "2026-01-31T12:00:00Z")),
+		"latest":    text("locations", "driver-7", put(VerbSet, "at", "2026-01-31T12:00:00Z", "lat", "1.5")),
+		"delete": text("posts", "42", func() error {
 			if err := b.Delete(); err != nil {
 				return err
 			}
 			return b.End()
+		}),
+		"event": func() error {
+			if err := b.BeginEvent(posts, analytics, key); err != nil {
+				return err
+			}
+			return click()
 		},
-		"json":           func() error { return b.AddJSON([]byte(`{"table":"posts","key":42,"add":{"likes":1}}`)) },
-		"json set":       func() error { return b.AddJSON([]byte(`{"table":"posts","key":42,"set":{"content":"hello","meta":{"a":1}}}`)) },
-		"json composite": func() error { return b.AddJSON([]byte(`{"table":"timeline","key":{"user_id":1,"post_id":2},"set":{"added_at":null}}`)) },
-		"json several": func() error {
-			return b.AddJSON([]byte(`{"table":"posts","key":42,"add":{"likes":1,"spent":0.5},"unique":{"viewers":["a","b"]},"append":{"analytics":{"event_type":"x"}}}`))
-		},
+		"json":           line(`{"table":"posts","key":42,"add":{"likes":1}}`),
+		"json set":       line(`{"table":"posts","key":42,"set":{"content":"hello","meta":{"a":1}}}`),
+		"json composite": line(`{"table":"timeline","key":{"user_id":1,"post_id":2},"set":{"added_at":null}}`),
+		"json several":   line(`{"table":"posts","key":42,"add":{"likes":1,"spent":0.5},"unique":{"viewers":["a","b"]},"append":{"analytics":{"event_type":"x"}}}`),
 	} {
 		fault := error(nil)
 		allocs := testing.AllocsPerRun(200, func() {
@@ -196,6 +181,9 @@ func TestNoAllocationInSteadyState(t *testing.T) {
 		})
 		if fault != nil || b.Len() == 0 {
 			t.Errorf("%s: %d entries, %v", name, b.Len(), fault)
+		}
+		if raceDetector && strings.HasPrefix(name, "json") {
+			continue // under the race detector the pools of jsontext forget on purpose
 		}
 		if allocs != 0 {
 			t.Errorf("%s allocates %v times in ten writes", name, allocs)

@@ -71,13 +71,6 @@ type CatalogColumn struct {
 	Gone     bool            `json:"gone,omitempty"`
 }
 
-// ShardMap says which shard owns which partition of a store.
-type ShardMap struct {
-	Version uint64                    `json:"version"`
-	Shards  []string                  `json:"shards"`
-	Owner   [sluice.Partitions]uint16 `json:"owner"` // index into Shards
-}
-
 // Gap is a range of commits that somebody accepted to be lost on a shard (S4).
 type Gap struct {
 	Store string         `json:"store"`
@@ -159,10 +152,8 @@ func (c *Catalog) verify() error {
 		}
 	}
 	for store, m := range c.ShardMaps {
-		for p, owner := range m.Owner {
-			if int(owner) >= len(m.Shards) {
-				return fmt.Errorf("shard map of %s: partition %d belongs to no shard", store, p)
-			}
+		if err := m.verify(); err != nil {
+			return fmt.Errorf("shard map of %s: %w", store, err)
 		}
 	}
 	return nil
@@ -249,29 +240,4 @@ func (g *CatalogGroup) hasDropped() bool {
 		}
 	}
 	return false
-}
-
-// newShardMap splits the partitions into even, contiguous ranges.
-func newShardMap(shards []Shard) ShardMap {
-	m := ShardMap{Version: 1}
-	for _, s := range shards {
-		m.Shards = append(m.Shards, s.Name)
-	}
-	for p := range m.Owner {
-		m.Owner[p] = uint16(p * len(shards) / sluice.Partitions)
-	}
-	return m
-}
-
-// Shard is the name of the shard that owns a partition.
-func (m *ShardMap) Shard(p uint8) string { return m.Shards[m.Owner[p]] }
-
-// Partitions is what a shard owns; empty when the map does not know it.
-func (m *ShardMap) Partitions(shard string) (set sluice.PartitionSet) {
-	for p, owner := range m.Owner {
-		if m.Shards[owner] == shard {
-			set.Add(uint8(p))
-		}
-	}
-	return set
 }

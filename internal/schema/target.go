@@ -92,6 +92,8 @@ func (c *Column) what() string {
 		return c.fullName() + " is a column of events"
 	case c.Merge == Set:
 		return c.fullName() + " is set as a whole"
+	case c.Merge == Unique:
+		return c.fullName() + " counts unique elements"
 	}
 	return c.fullName() + " is a " + c.Merge.String()
 }

@@ -21,10 +21,10 @@ type RowTx interface {
 	// Change applies one entry, or nothing of it and answers a *Refusal or
 	// ErrRowLocked. Any other error ends the transaction.
 	Change(e *sluice.Entry) error
-	// Together applies the first n entries in one statement, all or none of
-	// them, where that is faster than one by one; n = 0 where it is not. With a
-	// *Refusal n says which entries one of is refused.
-	Together(entries []sluice.Entry) (n int, err error)
+	// Together applies the first n entries in one statement, all or none. Not
+	// done and no error: try these n one by one, since they do not go together
+	// or one of them is refused. n is at least 1.
+	Together(entries []sluice.Entry) (n int, done bool, err error)
 	// Try calls f and, when f fails, takes back what f did.
 	Try(f func() error) error
 	// Park keeps an entry; Unpark forgets it.
@@ -66,23 +66,22 @@ type Rowwise struct {
 func (r *Rowwise) Apply(ctx context.Context) (Result, error) {
 	var again [][]sluice.Entry
 	var refusal *Refusal
-	apart := 0 // entries that one statement was refused for
+	apart := 0 // so many entries go one by one
 	for rest := r.Batch.Entries; len(rest) > 0; {
 		if err := ctx.Err(); err != nil {
 			return Result{}, err
 		}
 		if apart <= 0 && len(r.Parked) == 0 {
-			n, err := r.Tx.Together(rest)
-			switch {
-			case errors.As(err, &refusal):
-				apart = n
-			case err != nil:
+			n, done, err := r.Tx.Together(rest)
+			if err != nil {
 				return Result{}, err
-			case n > 0:
+			}
+			if done {
 				r.result.Rows += n
 				rest = rest[n:]
 				continue
 			}
+			apart = n
 		}
 		run := rest[:r.runLength(rest)]
 		rest = rest[len(run):]

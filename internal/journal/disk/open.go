@@ -431,6 +431,9 @@ func (j *Journal) zeroTail(seg *segment) (changed bool, err error) {
 
 // startSegment makes the first segment, or the one behind a hole at the end.
 func (j *Journal) startSegment(p position) error {
+	if err := j.makeSpare(min(firstZeroBytes, j.opts.SegmentBytes)); err != nil {
+		return err
+	}
 	seg, file, err := j.newSegment(p.number+1, p.chain)
 	if err != nil {
 		return err

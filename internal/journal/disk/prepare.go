@@ -16,6 +16,10 @@ const (
 	// zeroBytes is written between two syncs while a spare is made, so that a
 	// commit's sync never queues behind more than that.
 	zeroBytes = 1 << 20
+
+	// firstZeroBytes is how much of a new journal's first segment is zeroed
+	// before it opens: enough until Prepare has run, and quickly done.
+	firstZeroBytes = 8 << 20
 )
 
 // Prepare does the work that keeps the commit path short: it writes the index
@@ -37,20 +41,20 @@ func (j *Journal) Prepare() error {
 	if enough {
 		return nil
 	}
-	return j.makeSpare()
+	return j.makeSpare(j.opts.SegmentBytes)
 }
 
-// makeSpare writes zeros ahead of use. Space that was only reserved costs a
-// change of metadata in each commit that first writes it, which made commits a
-// third to one and a half times slower (docs/decisions/002).
-func (j *Journal) makeSpare() error {
+// makeSpare writes zeros ahead of use, up to upTo. Space that was only reserved
+// costs a change of metadata in each commit that first writes it, and such
+// commits took up to twice as long (docs/decisions/002).
+func (j *Journal) makeSpare(upTo int64) error {
 	file, err := j.create(spareFile)
 	if err != nil {
 		return err
 	}
 	zeros := make([]byte, zeroBytes)
-	for off := int64(0); off < j.opts.SegmentBytes && err == nil; off += zeroBytes {
-		if _, err = file.WriteAt(zeros[:min(zeroBytes, j.opts.SegmentBytes-off)], off); err == nil {
+	for off := int64(0); off < upTo && err == nil; off += zeroBytes {
+		if _, err = file.WriteAt(zeros[:min(zeroBytes, upTo-off)], off); err == nil {
 			err = file.Sync()
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"path/filepath"
+	"slices"
 
 	"sluice.dev/sluice/internal/journal"
 	"sluice.dev/sluice/internal/vfs"
@@ -69,8 +70,8 @@ type visit func(r record, path string, off int64) error
 
 // explore reads the whole journal. A running process may commit and trim
 // meanwhile, so the order matters: what the mark vouches for is in a file that
-// is listed after it, and a listed file that is gone is in the checkpoint that
-// is read after the list.
+// is listed after it, and a listed file that is gone by the end is in the
+// checkpoint that is read then.
 func (s *survey) explore(each visit) error {
 	var err error
 	if s.vouch, err = readMark(s.opts.FS, s.opts.Dir, &s.key); err != nil {
@@ -102,7 +103,24 @@ func (s *survey) explore(each visit) error {
 		}
 		s.segs = append(s.segs, seg)
 	}
+	if err := s.forget(); err != nil {
+		return err
+	}
 	s.judge()
+	return nil
+}
+
+// forget leaves out the segments that were trimmed while the survey ran.
+func (s *survey) forget() error {
+	state, err := loadCheckpoint(s.opts.FS, s.opts.Dir)
+	if errors.As(err, new(*journal.CorruptError)) {
+		return nil // readState has noted it
+	}
+	if err != nil {
+		return err
+	}
+	s.state.holes = state.holes
+	s.segs = slices.DeleteFunc(s.segs, func(seg surveyed) bool { return covers(s.state.holes, seg.first, seg.first) })
 	return nil
 }
 

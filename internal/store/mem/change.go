@@ -54,7 +54,7 @@ func (t *tx) Try(f func() error) error {
 }
 
 // Together implements store.RowTx.
-func (t *tx) Together([]sluice.Entry) (int, error) { return 0, nil }
+func (t *tx) Together(e []sluice.Entry) (int, bool, error) { return len(e), false, nil }
 
 // Change implements store.RowTx. It computes the row aside and puts it at the end.
 func (t *tx) Change(e *sluice.Entry) error {

@@ -1,18 +1,15 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
 	"database/sql/driver"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/fold"
-	"sluice.dev/sluice/internal/journal"
 	"sluice.dev/sluice/internal/schema"
 	"sluice.dev/sluice/internal/store"
 )
@@ -311,96 +308,6 @@ func (t *tx) planOf(cells []sluice.Cell) (*plan, error) {
 	return t.l.planFor(string(t.name), append([]*schema.Column(nil), t.cols...)), nil
 }
 
-// Together implements store.RowTx: rows of own tables that one plan can write,
-// each of another key.
-func (t *tx) Together(entries []sluice.Entry) (int, error) {
-	if !t.l.own || len(entries) < 2 || !alone(&entries[0]) {
-		return 0, nil
-	}
-	p, neutral, err := t.planTogether(entries)
-	if err != nil || p == nil || p.several == "" || len(entries) < p.rows {
-		return 0, err
-	}
-	t.args = t.args[:0]
-	for i := range p.rows {
-		e := &entries[i]
-		if !t.l.group.Events && i > 0 && bytes.Equal(e.Key, entries[i-1].Key) || !alone(e) || !neutral && !sameColumns(e.Cells, entries[0].Cells) {
-			return 0, nil
-		}
-		if ok, err := t.appendRow(e, p, neutral); !ok || err != nil {
-			return 0, err
-		}
-	}
-	if n := p.rows; n < len(entries) && !t.l.group.Events && bytes.Equal(entries[n].Key, entries[n-1].Key) {
-		return 0, nil // the last key goes on: its entries stand or fall together
-	}
-	if _, err := t.w.exec(p.several, t.args...); err != nil {
-		return p.rows, t.refused(err)
-	}
-	return p.rows, nil
-}
-
-// alone tells whether an entry is a plain change.
-func alone(e *sluice.Entry) bool { return !e.Reset && e.Replay == 0 }
-
-func (t *tx) planTogether(entries []sluice.Entry) (p *plan, neutral bool, err error) {
-	l := t.l
-	if l.cols != nil {
-		return l.planFor("", l.cols), true, nil
-	}
-	if len(l.neutral) > 0 && t.takes(l.neutral, entries[0].Cells) {
-		return l.planFor("", l.neutral), true, nil
-	}
-	p, err = t.planOf(entries[0].Cells)
-	return p, false, err
-}
-
-// takes tells whether all cells are of these columns.
-func (t *tx) takes(cols []*schema.Column, cells []sluice.Cell) bool {
-	for i := range cells {
-		if !slices.ContainsFunc(cols, func(c *schema.Column) bool { return c.ID == cells[i].Column }) {
-			return false
-		}
-	}
-	return true
-}
-
-func sameColumns(a, b []sluice.Cell) bool {
-	return slices.EqualFunc(a, b, func(x, y sluice.Cell) bool { return x.Column == y.Column })
-}
-
-// appendRow appends a row's arguments; false when a cell has no place in the plan.
-func (t *tx) appendRow(e *sluice.Entry, p *plan, neutral bool) (bool, error) {
-	if err := t.decodeKey(e); err != nil {
-		return false, err
-	}
-	if t.l.group.Events {
-		t.args = append(t.args, int64(e.Commit), int64(e.Ordinal))
-	}
-	t.args = append(append(t.args, t.key...), int64(e.Slot))
-	if !neutral {
-		for i := range e.Cells {
-			t.args = append(t.args, encode(e.Cells[i].Value))
-		}
-		return true, nil
-	}
-	found := 0
-	for _, col := range p.cols {
-		var v driver.Value
-		if col.Merge == schema.Sum && t.l.cols == nil {
-			v = int64(0)
-		}
-		for i := range e.Cells {
-			if e.Cells[i].Column == col.ID {
-				v = encode(e.Cells[i].Value)
-				found++
-			}
-		}
-		t.args = append(t.args, v)
-	}
-	return found == len(e.Cells), nil
-}
-
 // whole fills set with a value for each of the layout's columns.
 func (t *tx) whole(e *sluice.Entry) (*plan, error) {
 	t.set = t.set[:0]
@@ -495,88 +402,4 @@ func (t *tx) event(e *sluice.Entry) error {
 	}
 	_, err = t.w.exec(p.insert, append(t.args, t.set...)...)
 	return err
-}
-
-// Park implements store.RowTx.
-func (t *tx) Park(e *sluice.Entry) error {
-	g := t.l.group.ID
-	_, err := t.w.exec("INSERT INTO sluice_parked (group_id, commit_id, ordinal, partition, key_hash, key, writes, since, entry) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-		int64(g), int64(e.Commit), int64(e.Ordinal), int64(e.Partition()), int64(sluice.KeyHash(g, e.Key)), e.Key, int64(e.Writes),
-		t.now.UTC().Format(timestampForm), journal.AppendEntry(nil, e))
-	return err
-}
-
-// Unpark implements store.RowTx.
-func (t *tx) Unpark(e *sluice.Entry) error {
-	_, err := t.w.exec("DELETE FROM sluice_parked WHERE group_id = ? AND commit_id = ? AND ordinal = ?", int64(t.l.group.ID), int64(e.Commit), int64(e.Ordinal))
-	return err
-}
-
-// Reject implements store.RowTx.
-func (t *tx) Reject(e *sluice.Entry, r *sluice.Reject) error {
-	r.Store, r.Shard, r.At = t.s.o.Store.Name, t.s.o.Shard.Name, t.now
-	r.Entry = journal.AppendEntry(nil, e)
-	_, err := t.w.exec(`INSERT INTO sluice_rejects (group_id, commit_id, ordinal, partition, key_hash, table_name, group_name, key, change, sqlstate, reason, state, at, writes, entry)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (group_id, commit_id, ordinal) DO UPDATE SET sqlstate = excluded.sqlstate, reason = excluded.reason, state = excluded.state, at = excluded.at`,
-		int64(r.GroupID), int64(r.Commit), int64(r.Ordinal), int64(r.Partition), int64(r.KeyHash), r.Table, r.Group, string(r.Key), string(r.Change),
-		r.SQLState, r.Reason, r.State, r.At.UTC().Format(timestampForm), int64(r.Writes), r.Entry)
-	return err
-}
-
-// Replayed implements store.RowTx.
-func (t *tx) Replayed(commit uint64, ordinal uint32) error {
-	_, err := t.w.exec("UPDATE sluice_rejects SET state = 'replayed' WHERE group_id = ? AND commit_id = ? AND ordinal = ?", int64(t.l.group.ID), int64(commit), int64(ordinal))
-	return err
-}
-
-// Waiting implements store.RowTx.
-func (t *tx) Waiting(partition uint8) (rejects, parked int, err error) {
-	g, p := int64(t.l.group.ID), int64(partition)
-	row, err := t.w.row(`SELECT (SELECT count(*) FROM sluice_rejects WHERE group_id = ? AND partition = ? AND state = 'open'),
-		(SELECT count(*) FROM sluice_parked WHERE group_id = ? AND partition = ?)`, g, p, g, p)
-	if err != nil {
-		return 0, 0, err
-	}
-	return int(integer(row[0])), int(integer(row[1])), nil
-}
-
-// parkedKeys gives the keys of the group that have parked entries.
-func (t *tx) parkedKeys() (map[string]bool, error) {
-	keys, err := t.w.texts("SELECT DISTINCT key FROM sluice_parked WHERE group_id = ?", int64(t.l.group.ID))
-	if len(keys) == 0 {
-		return nil, err
-	}
-	out := map[string]bool{}
-	for _, k := range keys {
-		out[k] = true
-	}
-	return out, err
-}
-
-// parkedByKey gives the entries of the max keys that wait longest, in order.
-func (t *tx) parkedByKey(max int) (out [][]store.ParkedEntry, err error) {
-	g := int64(t.l.group.ID)
-	keys, err := t.w.texts("SELECT key FROM sluice_parked WHERE group_id = ? GROUP BY key ORDER BY min(commit_id * 16777216 + ordinal) LIMIT ?", g, int64(max))
-	if err != nil {
-		return nil, err
-	}
-	for _, k := range keys {
-		var entries []store.ParkedEntry
-		err := t.w.each("SELECT entry, +since FROM sluice_parked WHERE group_id = ? AND key = ? ORDER BY commit_id, ordinal", []driver.Value{g, []byte(k)}, func(row []driver.Value) error {
-			data, _ := row[0].([]byte)
-			e, err := journal.DecodeEntry(data)
-			if err != nil {
-				return err
-			}
-			since, err := time.Parse(timestampForm, text(row[1]))
-			entries = append(entries, store.ParkedEntry{Entry: e, Since: since})
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, entries)
-	}
-	return out, nil
 }

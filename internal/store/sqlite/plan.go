@@ -17,10 +17,14 @@ type layout struct {
 	where string   // "k1" = ? AND "k2" = ?
 	own   bool
 	// cols of events and latest_by groups: their rows are written whole.
-	cols  []*schema.Column
-	reset []string // statements of a delete: key columns are the arguments
-	facts *facts   // nil for own tables
-	plans map[string]*plan
+	cols []*schema.Column
+	// neutral are the columns for which there is a value that changes nothing (0
+	// for a sum, NULL for max and min), when they are few: entries that name some
+	// of them share one plan.
+	neutral []*schema.Column
+	reset   []string // statements of a delete: key columns are the arguments
+	facts   *facts   // nil for own tables
+	plans   map[string]*plan
 }
 
 // plan is the statements for one set of columns.
