@@ -2,10 +2,10 @@ package api
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +28,9 @@ type stream struct {
 	accepted, refused uint64
 	begun             bool        // something of the answer was sent
 	bodyRead          atomic.Bool // to its end; written by the reader
+
+	deadlines sync.Mutex // a deadline pushed on must not undo cutOff
+	isCutOff  bool
 }
 
 // closeLinger is how long what a refused client still sends is read and thrown
@@ -55,10 +58,11 @@ func (q *request) stream() error {
 	timeout := q.schema.Limits.ReadTimeout
 	s := &stream{q: q, id: id, jobs: make(chan *job, streamAhead), spare: make(chan *job, streamAhead+2)}
 	s.cut = cutter{src: body, lineMax: q.schema.Limits.LineBytesMax,
-		progress: func() { q.setReadDeadline(time.Now().Add(timeout)) },
+		progress: func() { s.pushDeadline(timeout) },
 		grow:     q.h.grow}
 	ctx, cancel := q.waiting()
 	defer cancel()
+	defer context.AfterFunc(ctx, s.cutOff)()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -67,10 +71,10 @@ func (q *request) stream() error {
 	}()
 	err = s.submit(ctx, rc)
 	cancel()
-	// The reader may hang in a read of a silent client; the body must not be
+	// The reader may hang in a read of a silent client, and the body must not be
 	// touched once the handler has returned.
 	if err != nil {
-		q.setReadDeadline(time.Unix(1, 0))
+		s.cutOff()
 	}
 	for j := range s.jobs {
 		j.free()
@@ -81,6 +85,23 @@ func (q *request) stream() error {
 		q.setReadDeadline(time.Now().Add(closeLinger))
 	}
 	return s.end(err, rc)
+}
+
+// pushDeadline gives the client until timeout from now to send more.
+func (s *stream) pushDeadline(timeout time.Duration) {
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	if !s.isCutOff {
+		s.q.setReadDeadline(time.Now().Add(timeout))
+	}
+}
+
+// cutOff ends reading, also a read under way.
+func (s *stream) cutOff() {
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	s.isCutOff = true
+	s.q.setReadDeadline(time.Unix(1, 0))
 }
 
 // read cuts and parses until the body ends, ctx ends, or nobody takes chunks.
@@ -293,10 +314,13 @@ func (s *stream) fail(err error, rc *http.ResponseController) error {
 	q := s.q
 	if !s.begun && len(q.out) == 0 {
 		s.closeAfter()
+		if q.h.closing.Err() != nil {
+			return errClosing
+		}
 		return err
 	}
 	e := asError(err)
-	if errors.Is(err, context.Canceled) {
+	if q.h.closing.Err() != nil {
 		e = errClosing
 	}
 	if e.Code == sluice.Internal {

@@ -188,11 +188,22 @@ func (c *respConn) appendCommand(out []byte, cmd *respCommand) []byte {
 	return out
 }
 
+// appendDocs gives the words after the name as one argument: redis-cli shows
+// them as its help.
 func (c *respConn) appendDocs(out []byte, cmd *respCommand) []byte {
 	out = redcon.AppendBulkString(out, cmd.name)
-	out = c.appendMap(out, 4)
-	out = appendPair(out, "summary", cmd.summary+" Usage: "+cmd.usage)
+	_, words, _ := strings.Cut(cmd.usage, " ")
+	fields := 3
+	if words != "" {
+		fields = 4
+	}
+	out = c.appendMap(out, fields)
+	out = appendPair(out, "summary", cmd.summary)
 	out = appendPair(out, "since", "1.0.0")
 	out = appendPair(out, "group", cmd.group)
-	return appendPair(out, "complexity", "O(1) for each column")
+	if words != "" {
+		out = redcon.AppendArray(redcon.AppendBulkString(out, "arguments"), 1)
+		out = appendPair(appendPair(c.appendMap(out, 2), "name", words), "type", "string")
+	}
+	return out
 }

@@ -43,8 +43,6 @@ func parseTimestamp(s []byte) (micros int64, ok bool) {
 var (
 	timestampMin = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 	timestampMax = time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC).UnixMicro()
-	dateMin      = timestampMin / 1e6 / secondsPerDay
-	dateMax      = (timestampMax - 999_999) / 1e6 / secondsPerDay
 )
 
 // parseZone reads Z, +01:00, or what PostgreSQL prints: +01. seconds east of UTC.

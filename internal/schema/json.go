@@ -27,7 +27,8 @@ const writeShape = `a write looks like {"table":"posts","key":42,"add":{"likes":
 // added and the earlier writes stay.
 //
 // The line is found valid as a whole by jsontext first (syntax, UTF-8, names
-// named once), and then walked; so one strict reader decides what JSON is.
+// named once), and then walked; so one strict reader decides what JSON is. Verbs
+// are taken in the order of VerbNames, whatever the order of the members.
 func (b *Builder) AddJSON(line []byte) error {
 	b.Cancel()
 	if !jsontext.Value(line).IsValid() {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/schema"
 	"sluice.dev/sluice/internal/store"
@@ -207,4 +209,14 @@ func (b *bench) until(query, answer string) {
 
 func openURL(b *bench, url string) (*postgres.Shard, error) {
 	return postgres.Open(store.Options{Store: b.sch.Stores["main"], Shard: schema.Shard{Name: "a", URL: url}, Warn: func(string) {}})
+}
+
+func connect(t *testing.T, dsn string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
 }

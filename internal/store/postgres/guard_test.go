@@ -119,6 +119,7 @@ func (c *cutter) answers(client, server net.Conn) {
 	for {
 		n, err := server.Read(buf)
 		if err != nil {
+			client.Close()
 			return
 		}
 		if !c.deaf.Load() {

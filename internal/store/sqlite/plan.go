@@ -22,6 +22,7 @@ type layout struct {
 	// for a sum, NULL for max and min), when they are few: entries that name some
 	// of them share one plan.
 	neutral []*schema.Column
+	query   string   // reads one row
 	reset   []string // statements of a delete: key columns are the arguments
 	facts   *facts   // nil for own tables
 	plans   map[string]*plan
@@ -64,6 +65,11 @@ func newLayout(g *schema.Group, f *facts) *layout {
 		l.table = quote(tableOf(g))
 	}
 	l.where = strings.Join(where, " AND ")
+	l.query = "SELECT 1"
+	for _, c := range g.Live() {
+		l.query += ", +" + quote(c.Physical)
+	}
+	l.query += " FROM " + l.table + " WHERE " + l.where
 	if g.Events || g.LatestBy != nil {
 		l.cols = distinct(g.Columns)
 	}

@@ -21,8 +21,7 @@ func (s *Shard) Read(ctx context.Context, g *schema.Group, keys [][]byte) (rows 
 		if cur, err = ownerCursor(r, g.ID); err != nil {
 			return err
 		}
-		l := newLayout(g, &facts{})
-		query := l.selectRow()
+		query := s.selectRow(g)
 		var vals []sluice.Value
 		var args []driver.Value
 		for _, k := range keys {
@@ -51,14 +50,17 @@ func (s *Shard) Read(ctx context.Context, g *schema.Group, keys [][]byte) (rows 
 	return rows, cur, err
 }
 
-func (l *layout) selectRow() string {
-	names := []string{"1"}
-	for _, c := range l.group.Live() {
-		// With the + it is an expression, which the driver hands over as it is; a
-		// column declared timestamp it would parse into something else.
-		names = append(names, "+"+quote(c.Physical))
+// selectRow is the query for one row. With the + a column is an expression,
+// which the driver hands over as it is; a column declared timestamp it would parse
+// into something else.
+func (s *Shard) selectRow(g *schema.Group) string {
+	s.mu.Lock()
+	l := s.layouts[g.ID]
+	s.mu.Unlock()
+	if l == nil || l.group != g {
+		l = newLayout(g, &facts{}) // not written to yet; what it needs for reading is in the group
 	}
-	return "SELECT " + strings.Join(names, ", ") + " FROM " + l.table + " WHERE " + l.where
+	return l.query
 }
 
 func rowOf(g *schema.Group, have []driver.Value) (row store.Row, err error) {
