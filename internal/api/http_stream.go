@@ -31,6 +31,7 @@ type stream struct {
 
 	deadlines sync.Mutex // a deadline pushed on must not undo cutOff
 	isCutOff  bool
+	over      bool // the deadline is that of the connection again
 }
 
 // closeLinger is how long what a refused client still sends is read and thrown
@@ -70,10 +71,10 @@ func (q *request) stream() error {
 		s.err = s.read(ctx)
 	}()
 	err = s.submit(ctx, rc)
-	cancel()
 	// The reader may hang in a read of a silent client, and the body must not be
 	// touched once the handler has returned.
 	if err != nil {
+		cancel()
 		s.cutOff()
 	}
 	for j := range s.jobs {
@@ -81,9 +82,7 @@ func (q *request) stream() error {
 	}
 	<-stopped
 	s.freeSpares()
-	if err != nil {
-		q.setReadDeadline(time.Now().Add(closeLinger))
-	}
+	s.giveBackDeadline(err)
 	return s.end(err, rc)
 }
 
@@ -100,8 +99,21 @@ func (s *stream) pushDeadline(timeout time.Duration) {
 func (s *stream) cutOff() {
 	s.deadlines.Lock()
 	defer s.deadlines.Unlock()
-	s.isCutOff = true
-	s.q.setReadDeadline(time.Unix(1, 0))
+	if s.isCutOff = true; !s.over {
+		s.q.setReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// giveBackDeadline makes the connection fit for what follows the body.
+func (s *stream) giveBackDeadline(err error) {
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	s.over = true
+	if err != nil {
+		s.q.setReadDeadline(time.Now().Add(closeLinger))
+	} else {
+		s.q.setReadDeadline(time.Time{})
+	}
 }
 
 // read cuts and parses until the body ends, ctx ends, or nobody takes chunks.
@@ -300,7 +312,6 @@ func (s *stream) end(err error, rc *http.ResponseController) error {
 		return s.fail(err, rc)
 	}
 	q := s.q
-	q.setReadDeadline(time.Time{})
 	q.out = strconv.AppendUint(append(q.out, `{"accepted":`...), s.accepted, 10)
 	q.out = strconv.AppendUint(append(q.out, `,"refused":`...), s.refused, 10)
 	q.out = append(q.out, '}', '\n')

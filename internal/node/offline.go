@@ -93,6 +93,10 @@ func eachShard(config *schema.Config, warn func(string), fn func(*schema.Store, 
 func Seen(ctx context.Context, config *schema.Config) (disk.Seen, error) {
 	var seen disk.Seen
 	err := eachShard(config, nil, func(_ *schema.Store, _ schema.Shard, db store.Shard) error {
+		there, err := drainedTo(ctx, db)
+		if err != nil || !there {
+			return err
+		}
 		cursors, err := db.Cursors(ctx)
 		for i := range cursors {
 			seen.Commit = max(seen.Commit, cursors[i].Highest())
@@ -101,4 +105,15 @@ func Seen(ctx context.Context, config *schema.Config) (disk.Seen, error) {
 		return err
 	})
 	return seen, err
+}
+
+// drainedTo tells whether the shard has a table of cursors: what a plan to take
+// everything away would take.
+func drainedTo(ctx context.Context, db store.Shard) (bool, error) {
+	m, ok := db.(store.Migrator)
+	if !ok {
+		return true, nil
+	}
+	drops, err := m.Plan(ctx, nil, true)
+	return slices.ContainsFunc(drops, func(sql string) bool { return strings.Contains(sql, "sluice_cursor") }), err
 }

@@ -34,11 +34,14 @@ func ReloadDiff(old, next *Schema) []string {
 		changed bool
 	}{
 		{"listen", old.Listen != next.Listen}, {"journal", old.Journal != next.Journal},
-		{"idempotency", old.Idempotency != next.Idempotency}, {"limits", old.Limits != next.Limits},
+		{"idempotency", old.Idempotency != next.Idempotency},
 	} {
 		if part.changed {
 			say("%s changed: takes effect at the next start", part.name)
 		}
+	}
+	if old.Limits != next.Limits {
+		say("limits changed: new requests follow them; what an open door was started with, its timeouts and connections, changes at the next start")
 	}
 	return out
 }
