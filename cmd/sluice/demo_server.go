@@ -28,7 +28,7 @@ type demoServer struct {
 	c           *client.Client // of the workers: tries again
 	looks       *client.Client // of the screen: does not
 	cmd         *exec.Cmd
-	stdin       io.Closer     // the server stops when it closes, also because this process is gone
+	stdin       io.Closer     // never written: the server stops when it closes, as it does when this process is gone
 	exited      chan struct{} // closed when the process is gone
 }
 
@@ -127,7 +127,7 @@ func (s *demoServer) stop() error {
 	defer timer.Stop()
 	select {
 	case <-s.exited:
-		return errors.Join(err, s.stdin.Close())
+		return err
 	case <-timer.C:
 		return errors.Join(fmt.Errorf("the server did not stop within %s and was killed", demoStopMax), s.kill())
 	}

@@ -378,7 +378,11 @@ func TestReadersDoNotWaitForASync(t *testing.T) {
 		_, err := j.Append(b.Next(500, likes))
 		done <- err
 	}()
-	<-entered
+	select {
+	case <-entered:
+	case err := <-done:
+		t.Fatalf("the commit was not synced: %v", err)
+	}
 	if _, err := j.Read(1); err != nil {
 		t.Fatal(err)
 	}
