@@ -23,6 +23,9 @@ func (d *demo) draw(send time.Duration) {
 		return
 	}
 	gone := time.Since(d.began)
+	if send == 0 {
+		gone = d.took
+	}
 	accepted := d.accepted.Load()
 	rows := d.before.rows + d.seen.rows
 	if !d.p.out.Terminal {

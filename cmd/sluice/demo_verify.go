@@ -111,12 +111,12 @@ func (v *demoVerifier) metrics() ([]demoCheck, error) {
 		if off > max(viewersFewMax, viewersErrorMax*float64(sent)) {
 			viewers.Wrong++
 		}
-		if sent > 0 {
+		if off > viewersFewMax {
 			worst = max(worst, off/float64(sent))
 		}
 	}
 	likes.Wrong = strange
-	viewers.Note = fmt.Sprintf("an estimate: worst post %.1f %% off, all within %.0f %%", 100*worst, 100*viewersErrorMax)
+	viewers.Note = fmt.Sprintf("an estimate, at worst %.1f %% off", 100*worst)
 	if viewers.Wrong > 0 {
 		viewers.Note = fmt.Sprintf("%d posts are more than %.0f %% off", viewers.Wrong, 100*viewersErrorMax)
 	}

@@ -35,11 +35,13 @@ func (p *program) migrate() *cobra.Command {
 	flags.BoolVar(&f.apply, "apply", false, "run the statements")
 	flags.BoolVar(&f.down, "down", false, "the statements that take the tables away")
 	flags.BoolVar(&f.yes, "yes", false, "with --down --apply: yes, the rows too")
-	cmd.MarkFlagsMutuallyExclusive("print", "apply")
 	return cmd
 }
 
 func (p *program) runMigrate(ctx context.Context, f migrateFlags) error {
+	if f.print && f.apply {
+		return usage("--print only shows the statements, --apply runs them: give one of them")
+	}
 	if f.down && f.apply && !f.yes {
 		return usage("--down --apply deletes tables with all rows in them; see what with --down --print, then add --yes")
 	}

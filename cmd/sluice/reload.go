@@ -1,7 +1,11 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
+
+	"sluice.dev/sluice"
 )
 
 func (p *program) reload() *cobra.Command {
@@ -15,7 +19,10 @@ the journal unreadable, is refused with the reason, and the old one stays.`,
 			if err != nil {
 				return err
 			}
-			if err := c.Reload(cmd.Context()); err != nil {
+			switch err := c.Reload(cmd.Context()); {
+			case sluice.CodeOf(err) == sluice.Invalid, sluice.CodeOf(err) == sluice.Conflict:
+				return fmt.Errorf("the config is refused and the old one stays in force:\n%w", err)
+			case err != nil:
 				return err
 			}
 			if p.json {

@@ -152,7 +152,8 @@ func TestScreen_DrawsInPlace(t *testing.T) {
 	draw("one\ntwo\n")
 	draw("three\n")
 	draw("four\n")
-	want := "one\x1b[K\ntwo\x1b[K\n\x1b[J" + "\x1b[2A\rthree\x1b[K\n\x1b[J" + "\x1b[1A\rfour\x1b[K\n\x1b[J"
+	draw("")
+	want := "one\x1b[K\ntwo\x1b[K\n\x1b[J" + "\x1b[2A\rthree\x1b[K\n\x1b[J" + "\x1b[1A\rfour\x1b[K\n\x1b[J" + "\x1b[1A\r\x1b[J"
 	if b.String() != want {
 		t.Errorf("got  %q\nwant %q", b.String(), want)
 	}

@@ -51,6 +51,9 @@ func (s *Screen) Draw(render func(*Console) error) error {
 // fit cuts what the terminal cannot show: a line that wraps, or a block taller
 // than the terminal, and the cursor never finds the top again.
 func (s *Screen) fit(text *bytes.Buffer) {
+	if text.Len() == 0 {
+		return
+	}
 	lines := strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
 	if n, most := len(lines), s.c.Height-1; s.c.Height > 2 && n > most {
 		lines = append(lines[:most-1], "… "+strconv.Itoa(n-most+1)+" more lines")

@@ -164,7 +164,7 @@ func (d *Drainer) take(ctx context.Context) error {
 	}
 	now := d.o.Now()
 	d.taken, d.cursor, d.pending, d.confirmed = true, cur, now, now
-	d.pos.took(cur, counts, parked, &d.passed)
+	d.pos.took(now, cur, counts, parked, &d.passed)
 	return nil
 }
 
@@ -378,11 +378,24 @@ func (d *Drainer) collect() (last journal.Commit, err error) {
 			return last, err
 		}
 		last = c
-		if d.folder.Len() >= d.rowsMax || d.folder.Bytes() >= d.o.Store.BatchBytesMax {
+		if d.full(group) {
 			break
 		}
 	}
 	return last, nil
+}
+
+// latestFold is how much larger a batch of a latest_by group may be: the newest
+// of many old rows makes the rest needless, so catching up folds as much as
+// memory allows before one apply (S12).
+const latestFold = 8
+
+func (d *Drainer) full(g *schema.Group) bool {
+	rows, bytes := d.rowsMax, d.o.Store.BatchBytesMax
+	if g.LatestBy != nil {
+		rows, bytes = rows*latestFold, bytes*latestFold
+	}
+	return d.folder.Len() >= rows || d.folder.Bytes() >= bytes
 }
 
 func (d *Drainer) apply(ctx context.Context, last journal.Commit) error {
@@ -504,7 +517,7 @@ func (d *Drainer) confirm(ctx context.Context) error {
 		return err
 	}
 	d.confirmed = now
-	d.pos.confirmed(d.cursor)
+	d.pos.confirmed(now, d.cursor)
 	return nil
 }
 

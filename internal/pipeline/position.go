@@ -22,6 +22,7 @@ type position struct {
 	row      store.Cursor // as the shard has it
 	reached  uint64       // commits applied, durable or not
 	safe     uint64       // commits durably applied (S5)
+	verified time.Time    // when the shard last proved, durably, to be where row says (S4)
 	passed   [sluice.Partitions]uint64
 	rejected map[uint8]uint64
 	parked   map[parkedID]store.ParkedKey
@@ -71,8 +72,9 @@ func (p *position) change(fn func()) {
 	p.changed = make(chan struct{})
 }
 
-func (p *position) took(cur store.Cursor, counts store.Counts, parked []store.ParkedKey, passed *[sluice.Partitions]uint64) {
+func (p *position) took(at time.Time, cur store.Cursor, counts store.Counts, parked []store.ParkedKey, passed *[sluice.Partitions]uint64) {
 	p.change(func() {
+		p.verified = at
 		p.state, p.err, p.retries = StateIdle, nil, 0
 		// Take commits synchronously, so what it answers is durable.
 		p.row, p.reached, p.safe, p.passed = cur, cur.Commit, cur.Commit, *passed
@@ -90,7 +92,7 @@ func (p *position) applied(cur store.Cursor, res *store.Result, b appliedBatch, 
 	p.change(func() {
 		p.state, p.row, p.reached, p.passed = StateDraining, cur, cur.Commit, *passed
 		if b.durable {
-			p.safe = cur.Commit
+			p.safe, p.verified = cur.Commit, b.at
 		}
 		p.note(res)
 		c := &p.counts
@@ -151,8 +153,9 @@ func (p *position) moved(cur store.Cursor, durable bool) {
 	})
 }
 
-func (p *position) confirmed(cur store.Cursor) {
+func (p *position) confirmed(at time.Time, cur store.Cursor) {
 	p.change(func() {
+		p.verified = at
 		p.safe, p.row = cur.Commit, cur
 		p.counts.Confirms++
 	})
@@ -203,6 +206,7 @@ type Position struct {
 	Err      error
 	Applied  uint64
 	Durable  uint64
+	Verified time.Time                 // when the shard last proved, durably, that it has Durable
 	Passed   [sluice.Partitions]uint64 // cumulative writes applied, rejected or parked
 	Rejected uint64
 	Parked   []store.ParkedKey
@@ -215,7 +219,7 @@ func (d *Drainer) Position() Position {
 	p := &d.pos
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := Position{State: p.state, Err: p.err, Applied: p.reached, Durable: p.safe, Passed: p.passed, Counts: p.counts, Changed: p.changed}
+	out := Position{State: p.state, Err: p.err, Applied: p.reached, Durable: p.safe, Verified: p.verified, Passed: p.passed, Counts: p.counts, Changed: p.changed}
 	for _, n := range p.rejected {
 		out.Rejected += n
 	}

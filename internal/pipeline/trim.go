@@ -26,6 +26,7 @@ type Trimmer struct {
 	Before  func() error // keeps what else must outlive the commits
 
 	note atomic.Pointer[string]
+	free map[uint64]time.Time // sealed segments in which all is applied, since when; by first commit
 }
 
 // Note says that bytes won over time at the last Step, for status; "" when not.
@@ -51,7 +52,7 @@ func (t *Trimmer) Step(ctx context.Context) error {
 		kept += s.Bytes
 	}
 	for i, s := range segments {
-		if s.SealedAt == 0 || len(pinned[i]) > 0 {
+		if s.SealedAt == 0 || !t.freed(s, len(pinned[i]) > 0) {
 			continue
 		}
 		old := t.Now().Sub(time.Unix(s.SealedAt, 0)) >= config.RetainTime
@@ -72,12 +73,45 @@ func (t *Trimmer) Step(ctx context.Context) error {
 		if err := t.Journal.Remove(s.First); err != nil {
 			return fmt.Errorf("trim: remove segment %d: %w", s.First, err)
 		}
+		delete(t.free, s.First)
 		kept -= s.Bytes
 		if ctx.Err() != nil {
 			return nil
 		}
 	}
 	return nil
+}
+
+// freed tells whether a segment may go: all in it is applied, and every shard
+// concerned has proved that it still is, after this was first seen. Without the
+// second look, a shard that went back since its last confirmation would need
+// what is being removed (S4).
+func (t *Trimmer) freed(s journal.Segment, pinned bool) bool {
+	if t.free == nil {
+		t.free = map[uint64]time.Time{}
+	}
+	if pinned {
+		delete(t.free, s.First)
+		return false
+	}
+	since, seen := t.free[s.First]
+	if !seen {
+		since = t.Now()
+		t.free[s.First] = since
+	}
+	verified := map[*Drainer]bool{}
+	for stream := range s.Streams {
+		d := t.Drains.Find(stream)
+		ok, seen := verified[d]
+		if !seen {
+			ok = d.Position().Verified.After(since)
+			verified[d] = ok
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // pinned gives for each segment the drainers that still need it.
