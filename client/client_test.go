@@ -44,6 +44,13 @@ func newDoor(t *testing.T, answers ...http.HandlerFunc) *door {
 	return d
 }
 
+// requests is what the door was sent so far.
+func (d *door) requests() []sent {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.got)
+}
+
 func (d *door) client(t *testing.T, o Options) *Client {
 	t.Helper()
 	o.URL = d.URL
@@ -90,8 +97,8 @@ func TestClientRetries(t *testing.T) {
 			if err != nil || a.Receipt != "r1" || a.Accepted != 1 {
 				t.Fatalf("got %+v, %v", a, err)
 			}
-			if len(d.got) != 3 || d.got[0] != d.got[2] || d.got[0].identity == "" || d.got[0].token != "Bearer secret" {
-				t.Fatalf("sent %+v", d.got)
+			if len(d.requests()) != 3 || d.requests()[0] != d.requests()[2] || d.requests()[0].identity == "" || d.requests()[0].token != "Bearer secret" {
+				t.Fatalf("sent %+v", d.requests())
 			}
 		})
 	}
@@ -106,8 +113,8 @@ func TestClientDoesNotRetry(t *testing.T) {
 		d := newDoor(t, problem(c.status, c.code, c.reason, 0))
 		_, err := d.client(t, Options{}).Write(t.Context(), &sluice.Write{})
 		var e *sluice.Error
-		if !errors.As(err, &e) || string(e.Code) != c.code || e.Reason != c.reason || e.Detail != "it is so" || len(d.got) != 1 {
-			t.Errorf("%s: got %v after %d tries", c.reason, err, len(d.got))
+		if !errors.As(err, &e) || string(e.Code) != c.code || e.Reason != c.reason || e.Detail != "it is so" || len(d.requests()) != 1 {
+			t.Errorf("%s: got %v after %d tries", c.reason, err, len(d.requests()))
 		}
 	}
 }
@@ -115,16 +122,16 @@ func TestClientDoesNotRetry(t *testing.T) {
 func TestClientBudget(t *testing.T) {
 	d := newDoor(t, problem(503, "overloaded", "journal_full", 60_000))
 	_, err := d.client(t, Options{}).Write(t.Context(), &sluice.Write{})
-	if sluice.CodeOf(err) != sluice.Overloaded || len(d.got) != 1 {
-		t.Errorf("a wait beyond the budget: got %v after %d tries", err, len(d.got))
+	if sluice.CodeOf(err) != sluice.Overloaded || len(d.requests()) != 1 {
+		t.Errorf("a wait beyond the budget: got %v after %d tries", err, len(d.requests()))
 	}
 	d = newDoor(t, lost)
 	if _, err := d.client(t, Options{RetryBudget: 100 * time.Millisecond}).Write(t.Context(), &sluice.Write{}); err == nil || !strings.Contains(err.Error(), "gave up after") {
 		t.Errorf("got %v", err)
 	}
 	d = newDoor(t, lost)
-	if _, err := d.client(t, Options{RetryBudget: -1}).Write(t.Context(), &sluice.Write{}); err == nil || len(d.got) > 2 {
-		t.Errorf("without a budget: got %v after %d tries", err, len(d.got)) // net/http itself may try a fresh connection once
+	if _, err := d.client(t, Options{RetryBudget: -1}).Write(t.Context(), &sluice.Write{}); err == nil || len(d.requests()) > 2 {
+		t.Errorf("without a budget: got %v after %d tries", err, len(d.requests())) // net/http itself may try a fresh connection once
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	d = newDoor(t, func(w http.ResponseWriter, r *http.Request) { cancel(); lost(w, r) })
@@ -136,12 +143,12 @@ func TestClientBudget(t *testing.T) {
 // What would happen twice is not sent again when its answer is lost.
 func TestClientDecidesOnce(t *testing.T) {
 	d := newDoor(t, lost)
-	if err := d.client(t, Options{}).DecideReject(t.Context(), "1.0", "replay"); err == nil || len(d.got) != 1 {
-		t.Errorf("got %v after %d tries", err, len(d.got))
+	if err := d.client(t, Options{}).DecideReject(t.Context(), "1.0", "replay"); err == nil || len(d.requests()) != 1 {
+		t.Errorf("got %v after %d tries", err, len(d.requests()))
 	}
 	d = newDoor(t, problem(503, "overloaded", "rate_limit", 1), says(200, "application/json", "{}"))
-	if err := d.client(t, Options{}).DecideReject(t.Context(), "1.0", "replay"); err != nil || len(d.got) != 2 {
-		t.Errorf("a refusal did nothing and may be tried again: got %v after %d tries", err, len(d.got))
+	if err := d.client(t, Options{}).DecideReject(t.Context(), "1.0", "replay"); err != nil || len(d.requests()) != 2 {
+		t.Errorf("a refusal did nothing and may be tried again: got %v after %d tries", err, len(d.requests()))
 	}
 }
 
@@ -154,12 +161,12 @@ func TestClientWriteAnswers(t *testing.T) {
 	}
 	d = newDoor(t, says(207, "application/json", `{"receipt":"r","accepted":1,"refused":1,"outcomes":[{"line":2,"reason":"sampled"}]}`))
 	a, err := d.client(t, Options{}).WriteMany(t.Context(), make([]sluice.Write, 2), WriteOptions{Key: `a"b`, Wait: time.Second})
-	if err != nil || a.Refused != 1 || a.Outcomes[0].Reason != "sampled" || d.got[0].identity != `"a\"b"` || d.got[0].path != "POST /v1/writes?wait=applied&timeout=1s" {
-		t.Errorf("got %+v, %v, sent %+v", a, err, d.got)
+	if err != nil || a.Refused != 1 || a.Outcomes[0].Reason != "sampled" || d.requests()[0].identity != `"a\"b"` || d.requests()[0].path != "POST /v1/writes?wait=applied&timeout=1s" {
+		t.Errorf("got %+v, %v, sent %+v", a, err, d.requests())
 	}
 	d = newDoor(t, says(422, "application/json", `{"receipt":"r","accepted":1,"state":"rejected","groups":[{"table":"posts","state":"rejected"}]}`))
 	a, err = d.client(t, Options{}).WriteJSON(t.Context(), []byte("{}"), WriteOptions{Wait: time.Second})
-	if sluice.CodeOf(err) != sluice.Rejected || a.Receipt != "r" || len(a.Groups) != 1 || len(d.got) != 1 {
+	if sluice.CodeOf(err) != sluice.Rejected || a.Receipt != "r" || len(a.Groups) != 1 || len(d.requests()) != 1 {
 		t.Errorf("got %+v, %v", a, err)
 	}
 	d = newDoor(t, says(200, "application/json", strings.Repeat(" ", 100)))
@@ -270,8 +277,8 @@ func TestBatcherRetriesByNumber(t *testing.T) {
 	}
 	want := []sent{{"POST /v1/producers", "", "", ""}, {"POST /v1/writes", "9;1;1", "", "a\nb\n"}, {"POST /v1/writes", "9;1;1", "", "a\nb\n"},
 		{"POST /v1/writes", "9;2;2", "", "c\n"}, {"POST /v1/writes", "9;2;2", "", "c\n"}}
-	if !slices.Equal(d.got, want) {
-		t.Errorf("sent %+v", d.got)
+	if !slices.Equal(d.requests(), want) {
+		t.Errorf("sent %+v", d.requests())
 	}
 	if !slices.Equal(positions, []Position{{9, 2, 2, 1, 1}, {9, 3, 3, 1, 2}}) || !slices.Equal(refused, []string{"a sampled", "c sampled"}) {
 		t.Errorf("positions %+v, refused %v", positions, refused)
@@ -361,7 +368,7 @@ func TestBatcherFoldsLawfully(t *testing.T) {
 {"add":{"likes":2},"key":1,"table":"posts"}
 {"add":{"likes":10},"key":2,"table":"posts"}
 `
-	if d.got[0].body != want || b.Position().Writes != 7 {
-		t.Errorf("sent %s", d.got[0].body)
+	if d.requests()[0].body != want || b.Position().Writes != 7 {
+		t.Errorf("sent %s", d.requests()[0].body)
 	}
 }

@@ -131,7 +131,7 @@ func (p *program) printDoors(n *node.Node, config *schema.Config) error {
 	for _, s := range sortedStores(config) {
 		var shards []string
 		for _, sh := range s.Shards {
-			shards = append(shards, sh.Redacted())
+			shards = append(shards, shardPlace(s.Driver, sh))
 		}
 		d.Stores[s.Name] = strings.Join(shards, " ")
 		t.Add("store "+s.Name, "%s", d.Stores[s.Name])
@@ -144,6 +144,14 @@ func (p *program) printDoors(n *node.Node, config *schema.Config) error {
 	}
 	p.say("%s %s", p.out.Bold("sluice"), node.Version)
 	return t.Write(p.out)
+}
+
+// shardPlace says where a shard's data lives, without its password.
+func shardPlace(driver string, sh schema.Shard) string {
+	if file, ok := strings.CutPrefix(sh.URL, "sqlite:"); ok && driver == "sqlite" {
+		return "sqlite " + absolute(file)
+	}
+	return sh.Redacted()
 }
 
 // reloadOnHangup reloads at SIGHUP until the function it gives is called, which

@@ -51,8 +51,15 @@ func (p *program) runStatus(ctx context.Context, watch bool, every time.Duration
 		return renderStatus(p.out, &st)
 	}
 	screen := p.out.Screen()
+	var last sluice.Status
 	return p.repeat(ctx, every, func() error {
 		st, err := c.Status(ctx)
+		if err == nil {
+			next := st
+			next.Streams = slices.Clone(st.Streams)
+			rates(&st, &last)
+			last = next
+		}
 		switch {
 		case p.json && err == nil:
 			return p.printJSON(st)
@@ -68,6 +75,24 @@ func (p *program) runStatus(ctx context.Context, watch bool, every time.Duration
 			return renderStatus(out, &st)
 		})
 	})
+}
+
+// rates puts the rates since the look before in place of what the server says,
+// which is smoother and slower. A server that restarted has no look before.
+func rates(now, before *sluice.Status) {
+	span := now.Uptime - before.Uptime
+	if span <= 0 || before.Uptime == 0 || now.Journal.Accepted < before.Journal.Accepted {
+		return
+	}
+	now.Journal.PerSecond = float64(now.Journal.Accepted-before.Journal.Accepted) / span
+	for i := range now.Streams {
+		s := &now.Streams[i]
+		for j := range before.Streams {
+			if b := &before.Streams[j]; b.Table == s.Table && b.Group == s.Group && b.Store == s.Store && b.Shard == s.Shard && s.Rows >= b.Rows {
+				s.RowsPerS = float64(s.Rows-b.Rows) / span
+			}
+		}
+	}
 }
 
 // repeat calls do now and then each interval, until ctx ends: that is no error.

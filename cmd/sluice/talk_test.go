@@ -233,6 +233,29 @@ func TestStatus_ColoursOnATerminal(t *testing.T) {
 	}
 }
 
+func TestStatus_WatchShowsTheRatesOfTheMoment(t *testing.T) {
+	at := func(uptime float64, accepted, rows uint64) sluice.Status {
+		return sluice.Status{Uptime: uptime, Journal: sluice.JournalStatus{Accepted: accepted, PerSecond: 1},
+			Streams: []sluice.StreamStatus{{Table: "a", Rows: 7, RowsPerS: 1}, {Table: "t", Shard: "x", Rows: rows, RowsPerS: 1}}}
+	}
+	for _, c := range []struct {
+		name        string
+		before, now sluice.Status
+		writes      float64
+		rows        float64
+	}{
+		{"half a second", at(10, 1000, 100), at(10.5, 1200, 150), 400, 100},
+		{"the first look", sluice.Status{}, at(10.5, 1200, 150), 1, 1},
+		{"after a restart", at(10, 1000, 100), at(0.5, 20, 3), 1, 1},
+		{"after a restart that took long", at(10, 1000, 100), at(20, 20, 3), 1, 1},
+	} {
+		rates(&c.now, &c.before)
+		if c.now.Journal.PerSecond != c.writes || c.now.Streams[1].RowsPerS != c.rows {
+			t.Errorf("%s: %v writes/s, %v rows/s", c.name, c.now.Journal.PerSecond, c.now.Streams[1].RowsPerS)
+		}
+	}
+}
+
 // A server that is gone does not end a watch, and ctrl-C ends it without an error.
 func TestStatus_WatchGoesOn(t *testing.T) {
 	text, _ := json.Marshal(someStatus)

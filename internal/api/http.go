@@ -144,9 +144,20 @@ func (h *HTTP) Serve(ctx context.Context, l net.Listener) error {
 		TLSConfig:         h.o.TLS,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: h2StreamsMax},
 	}
+	var unused sync.Map // connections that have not sent a byte yet
+	srv.ConnState = func(c net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			unused.Store(c, nil)
+		} else {
+			unused.Delete(c)
+		}
+	}
 	closed := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		h.close()
+		// Shutdown gives an unused connection five seconds; clients that dial
+		// ahead would make every stop that long.
+		unused.Range(func(c, _ any) bool { _ = c.(net.Conn).Close(); return true })
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 		defer cancel()
 		err := srv.Shutdown(late)

@@ -29,13 +29,14 @@ type Drainer struct {
 	wake   chan struct{}
 
 	// Owned by Step.
-	taken     bool
-	cursor    store.Cursor
-	rowsMax   int // shrinks when the database is slow, grows back
-	pending   time.Time
-	lastTry   time.Time // of parked entries
-	confirmed time.Time
-	passed    [sluice.Partitions]uint64 // cumulative writes up to the cursor, by partition
+	taken       bool
+	cursor      store.Cursor
+	rowsMax     int // shrinks when the database is slow, grows back
+	pending     time.Time
+	lastTry     time.Time // of parked entries
+	lastRelease time.Time // a held partition was looked at
+	confirmed   time.Time
+	passed      [sluice.Partitions]uint64 // cumulative writes up to the cursor, by partition
 
 	flushTo atomic.Uint64 // a waiter wants everything up to this commit at once
 	head    atomic.Uint64 // last commit known to touch the group
@@ -106,6 +107,9 @@ func (d *Drainer) step(ctx context.Context) (time.Duration, error) {
 		}
 	}
 	if err := d.tryParked(ctx); err != nil {
+		return 0, err
+	}
+	if busy, err := d.release(ctx); busy || err != nil {
 		return 0, err
 	}
 	wait, due := d.due()
@@ -250,7 +254,11 @@ func (d *Drainer) count(cur *store.Cursor) error {
 			unknown.Add(p)
 		}
 	}
-	for n := cur.Commit + 1; unknown.Len() > 0; n++ {
+	lowest := cur.Commit
+	for _, n := range cur.Except {
+		lowest = min(lowest, n)
+	}
+	for n := lowest + 1; unknown.Len() > 0; n++ {
 		body, c, err := readBody(d.o.Journal, n)
 		if errors.Is(err, journal.ErrNotYet) {
 			return nil
@@ -348,14 +356,23 @@ func (d *Drainer) due() (time.Duration, bool) {
 	return 0, true
 }
 
-// collect folds commits beyond the cursor until the batch is full or there are
-// no more, and gives the last one's place. Commits are taken whole (S1), so a
-// batch may be larger than its limit by what one commit holds.
-func (d *Drainer) collect() (last journal.Commit, err error) {
+// collect folds the commits beyond the cursor.
+func (d *Drainer) collect() (journal.Commit, error) {
+	last, err := d.fold(d.active(), d.cursor.Commit, ^uint64(0))
+	if last.Number == d.cursor.Commit {
+		last.Chain = d.cursor.Chain
+	}
+	return last, err
+}
+
+// fold folds what the commits after from, through to, hold for partitions,
+// until the batch is full, and gives the last of them. Commits are taken whole
+// (S1), so a batch may be larger than its limit by what one commit holds.
+func (d *Drainer) fold(partitions sluice.PartitionSet, from, to uint64) (last journal.Commit, err error) {
 	d.folder.Reset()
 	group := d.group.Load()
-	last = journal.Commit{Number: d.cursor.Commit, Chain: d.cursor.Chain}
-	for range catchUpCommits {
+	last.Number = from
+	for i := 0; i < catchUpCommits && last.Number < to; i++ {
 		body, c, err := readBody(d.o.Journal, last.Number+1)
 		if errors.Is(err, journal.ErrNotYet) {
 			return last, nil
@@ -363,7 +380,11 @@ func (d *Drainer) collect() (last journal.Commit, err error) {
 		if err != nil {
 			return last, err
 		}
-		err = body.Entries(group.ID, &d.o.Partitions, func(e *sluice.Entry) error {
+		if c.Number > to { // a hole reached beyond
+			last.Number = to
+			return last, nil
+		}
+		err = body.Entries(group.ID, &partitions, func(e *sluice.Entry) error {
 			e.Commit = c.Number
 			return d.folder.Add(e)
 		})
@@ -371,7 +392,7 @@ func (d *Drainer) collect() (last journal.Commit, err error) {
 			return last, fmt.Errorf("fold commit %d: %w", c.Number, err)
 		}
 		if err := body.Streams(func(s journal.Stream, cumulative uint64) {
-			if s.Group == group.ID && d.o.Partitions.Has(s.Partition) {
+			if s.Group == group.ID && partitions.Has(s.Partition) {
 				d.passed[s.Partition] = cumulative
 			}
 		}); err != nil {
@@ -400,7 +421,7 @@ func (d *Drainer) full(g *schema.Group) bool {
 
 func (d *Drainer) apply(ctx context.Context, last journal.Commit) error {
 	next := d.cursor
-	next.Commit, next.Chain, next.Except = last.Number, last.Chain, nil
+	next.Commit, next.Chain = last.Number, last.Chain
 	group := d.group.Load()
 	if d.folder.Len() == 0 && d.o.Now().Sub(d.confirmed) < confirmIdleEvery {
 		// Commits of others' groups only. The cursor in the shard follows with the
@@ -412,6 +433,9 @@ func (d *Drainer) apply(ctx context.Context, last journal.Commit) error {
 	batch := &store.Batch{Group: group, Prev: d.stored(), Next: next, Entries: d.folder.Entries(fold.ByKey),
 		Unfold: d.unfold(d.cursor.Commit+1, last.Number), ParentsPassed: d.o.ParentsPassed}
 	res, err := d.o.Shard.Apply(ctx, batch)
+	if d.hold(err) {
+		return nil // the next batch goes without that partition
+	}
 	if err != nil {
 		return err
 	}
@@ -507,7 +531,7 @@ func (d *Drainer) confirm(ctx context.Context) error {
 	if now.Sub(d.confirmed) < every {
 		return nil
 	}
-	if stored := d.stored(); stored.Commit != d.cursor.Commit {
+	if stored := d.stored(); !sameCursor(&stored, &d.cursor) {
 		if _, err := d.o.Shard.Apply(ctx, &store.Batch{Group: d.group.Load(), Prev: stored, Next: d.cursor}); err != nil {
 			return err
 		}

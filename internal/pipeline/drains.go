@@ -122,7 +122,7 @@ func (d *Drainer) Through(commit uint64, streams map[journal.Stream]journal.Stre
 	}
 	group := d.Group().ID
 	for _, p := range d.o.Partitions.List() {
-		if last := streams[journal.Stream{Group: group, Partition: p}].Last; min(last, commit) > pos.Durable {
+		if last := streams[journal.Stream{Group: group, Partition: p}].Last; min(last, commit) > pos.DurableTo(p) {
 			return false
 		}
 	}

@@ -19,10 +19,12 @@ type position struct {
 	state    string
 	err      error
 	retries  int
-	row      store.Cursor // as the shard has it
-	reached  uint64       // commits applied, durable or not
-	safe     uint64       // commits durably applied (S5)
-	verified time.Time    // when the shard last proved, durably, to be where row says (S4)
+	row      store.Cursor     // as the shard has it
+	except   map[uint8]uint64 // partitions that are held at an earlier commit
+	heldBy   error            // why
+	reached  uint64           // commits applied, durable or not
+	safe     uint64           // commits durably applied (S5)
+	verified time.Time        // when the shard last proved, durably, to be where row says (S4)
 	passed   [sluice.Partitions]uint64
 	rejected map[uint8]uint64
 	parked   map[parkedID]store.ParkedKey
@@ -77,7 +79,7 @@ func (p *position) took(at time.Time, cur store.Cursor, counts store.Counts, par
 		p.verified = at
 		p.state, p.err, p.retries = StateIdle, nil, 0
 		// Take commits synchronously, so what it answers is durable.
-		p.row, p.reached, p.safe, p.passed = cur, cur.Commit, cur.Commit, *passed
+		p.row, p.reached, p.safe, p.passed, p.except = cur, cur.Commit, cur.Commit, *passed, cur.Except
 		p.rejected = counts.Rejected
 		p.parked = make(map[parkedID]store.ParkedKey, len(parked))
 		for _, k := range parked {
@@ -90,7 +92,7 @@ func (p *position) applied(cur store.Cursor, res *store.Result, b appliedBatch, 
 	p.counts.ApplyTime.Observe(b.took.Seconds())
 	p.counts.BatchRows.Observe(float64(res.Rows))
 	p.change(func() {
-		p.state, p.row, p.reached, p.passed = StateDraining, cur, cur.Commit, *passed
+		p.state, p.row, p.reached, p.passed, p.except = StateDraining, cur, cur.Commit, *passed, cur.Except
 		if b.durable {
 			p.safe, p.verified = cur.Commit, b.at
 		}
@@ -127,6 +129,20 @@ func (p *position) unparked(res *store.Result, at time.Time) {
 		p.counts.Rows += uint64(res.Rows)
 		p.counts.LastApply = at
 	})
+}
+
+func (p *position) hold(except map[uint8]uint64, why error) {
+	p.change(func() { p.except, p.heldBy = except, why })
+}
+
+func (p *position) parkedByPartition() map[uint8]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[uint8]int{}
+	for _, k := range p.parked {
+		out[k.Partition]++
+	}
+	return out
 }
 
 func (p *position) recounted(c store.Counts) {
@@ -204,8 +220,9 @@ func (p *position) uncovered() bool {
 type Position struct {
 	State    string
 	Err      error
-	Applied  uint64
-	Durable  uint64
+	Applied  uint64                    // commits applied, of partitions not in Except
+	Durable  uint64                    // commits durably applied, of partitions not in Except
+	Except   map[uint8]uint64          // partitions that are held, and the commit that they stay at
 	Verified time.Time                 // when the shard last proved, durably, that it has Durable
 	Passed   [sluice.Partitions]uint64 // cumulative writes applied, rejected or parked
 	Rejected uint64
@@ -214,12 +231,28 @@ type Position struct {
 	Changed  <-chan struct{}
 }
 
+// AppliedTo and DurableTo are Applied and Durable for one partition.
+func (p *Position) AppliedTo(partition uint8) uint64 { return p.at(partition, p.Applied) }
+
+// DurableTo: see AppliedTo.
+func (p *Position) DurableTo(partition uint8) uint64 { return p.at(partition, p.Durable) }
+
+func (p *Position) at(partition uint8, all uint64) uint64 {
+	if n, held := p.Except[partition]; held {
+		return min(n, all)
+	}
+	return all
+}
+
 // Position gives a copy.
 func (d *Drainer) Position() Position {
 	p := &d.pos
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := Position{State: p.state, Err: p.err, Applied: p.reached, Durable: p.safe, Verified: p.verified, Passed: p.passed, Counts: p.counts, Changed: p.changed}
+	out := Position{State: p.state, Err: p.err, Applied: p.reached, Durable: p.safe, Except: p.except, Verified: p.verified, Passed: p.passed, Counts: p.counts, Changed: p.changed}
+	if out.Err == nil && len(p.except) > 0 {
+		out.Err = p.heldBy
+	}
 	for _, n := range p.rejected {
 		out.Rejected += n
 	}

@@ -158,8 +158,8 @@ func (r *Reader) staleness(g *schema.Group, key []byte, cur *store.Cursor, pos *
 	}
 	p := sluice.PartitionOf(slot)
 	oldest := uint64(0)
-	if last := r.o.Journal.Stream(journal.Stream{Group: g.ID, Partition: p}).Last; last > max(cur.Applied(p), pos.Applied) {
-		oldest = max(cur.Applied(p), pos.Applied) + 1
+	if last := r.o.Journal.Stream(journal.Stream{Group: g.ID, Partition: p}).Last; last > max(cur.Applied(p), pos.AppliedTo(p)) {
+		oldest = max(cur.Applied(p), pos.AppliedTo(p)) + 1
 	}
 	hash := sluice.KeyHash(g.ID, key)
 	for _, k := range pos.Parked {
@@ -260,7 +260,7 @@ func (r *Reader) groupStatus(ctx context.Context, rec *sluice.Receipt, rg sluice
 		for _, p := range mine.List() {
 			left.Remove(p)
 		}
-		state, rejects, err := r.settled(ctx, d, rec, wait)
+		state, rejects, err := r.settled(ctx, d, rec, &mine, wait)
 		if err != nil {
 			return gs, err
 		}
@@ -298,7 +298,7 @@ func (r *Reader) awaitDrainers(ctx context.Context, rg sluice.ReceiptGroup) {
 
 // settled gives the state of the receipt on one drainer, after waiting for it
 // when asked to.
-func (r *Reader) settled(ctx context.Context, d *Drainer, rec *sluice.Receipt, wait bool) (string, []sluice.Reject, error) {
+func (r *Reader) settled(ctx context.Context, d *Drainer, rec *sluice.Receipt, mine *sluice.PartitionSet, wait bool) (string, []sluice.Reject, error) {
 	group := d.Group().ID
 	if r.o.Lost(d.o.Store.Name, d.o.ShardName, group, rec.Commit) {
 		return sluice.StateLost, nil, nil
@@ -308,7 +308,7 @@ func (r *Reader) settled(ctx context.Context, d *Drainer, rec *sluice.Receipt, w
 	}
 	for {
 		pos := d.Position()
-		if pos.Durable >= rec.Commit && !parkedFor(pos.Parked, rec) {
+		if pos.covers(mine, rec.Commit) && !parkedFor(pos.Parked, rec) {
 			break
 		}
 		if !wait {
@@ -334,6 +334,19 @@ func (r *Reader) settled(ctx context.Context, d *Drainer, rec *sluice.Receipt, w
 		return sluice.StateRejected, rejects, nil
 	}
 	return sluice.StateApplied, nil, nil
+}
+
+// covers tells whether a commit is durably applied for the partitions.
+func (p *Position) covers(set *sluice.PartitionSet, commit uint64) bool {
+	if p.Durable < commit {
+		return false
+	}
+	for held, n := range p.Except {
+		if set.Has(held) && n < commit {
+			return false
+		}
+	}
+	return true
 }
 
 // parkedFor tells whether the receipt's write may be among the parked. A parked

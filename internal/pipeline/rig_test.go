@@ -22,7 +22,7 @@ import (
 
 const rigConfig = `
 stores:
-  main: {shards: {a: "sqlite:a.db", b: "sqlite:b.db"}}
+  main: {shards: {a: "sqlite:a.db", b: "sqlite:b.db"}, parked_max: 2}
   lazy: {shards: {z: "sqlite:z.db"}, synchronous_commit: off}
 tables:
   posts:

@@ -118,7 +118,7 @@ func (t *Trimmer) freed(s journal.Segment, pinned bool) bool {
 func (t *Trimmer) pinned(segments []journal.Segment) [][]*Drainer {
 	out := make([][]*Drainer, len(segments))
 	for i, s := range segments {
-		seen := map[*Drainer]uint64{}
+		seen := map[*Drainer]Position{}
 		for stream, last := range s.Streams {
 			d := t.Drains.Find(stream)
 			if d == nil {
@@ -126,12 +126,12 @@ func (t *Trimmer) pinned(segments []journal.Segment) [][]*Drainer {
 				out[i] = append(out[i], nil)
 				continue
 			}
-			durable, known := seen[d]
+			pos, known := seen[d]
 			if !known {
-				durable = d.Position().Durable
-				seen[d] = durable
+				pos = d.Position()
+				seen[d] = pos
 			}
-			if last > durable && !contains(out[i], d) {
+			if last > pos.DurableTo(stream.Partition) && !contains(out[i], d) {
 				out[i] = append(out[i], d)
 			}
 		}

@@ -290,7 +290,7 @@ func (r *Rowwise) limits() error {
 			return &StopError{Reason: "too_many_rejects", Detail: fmt.Sprintf("%s: partition %d would have %d open rejects, the limit rejects_max is %d; look at `sluice rejects ls`, replay or discard them, then `sluice resume --store %s`",
 				g.FullName(), p, rejects, r.Store.RejectsMax, r.Store.Name)}
 		case len(res.Parked) > 0 && parked > r.Store.ParkedMax:
-			return &StopError{Reason: "parked_max", Detail: fmt.Sprintf("%s: partition %d would have %d parked entries, the limit parked_max is %d; end the transaction that locks the rows or bring the missing parent rows, then `sluice resume --store %s`",
+			return &StopError{Reason: ReasonParkedMax, Partition: p, Detail: fmt.Sprintf("%s: partition %d would have %d parked entries, the limit parked_max is %d; end the transaction that locks the rows or bring the missing parent rows, then `sluice resume --store %s`",
 				g.FullName(), p, parked, r.Store.ParkedMax, r.Store.Name)}
 		}
 	}

@@ -181,9 +181,13 @@ var (
 
 // StopError stops the stream until somebody acts: retrying cannot help.
 type StopError struct {
-	Reason string // too_many_rejects, parked_max, wrong_shard, newer_map, no_privilege, corrupt ...
-	Detail string // what is wrong, where, and the command that goes on
+	Reason    string // too_many_rejects, parked_max, wrong_shard, newer_map, no_privilege, corrupt ...
+	Detail    string // what is wrong, where, and the command that goes on
+	Partition uint8  // with ReasonParkedMax: the one that is full; the others may go on (S8)
 }
+
+// ReasonParkedMax is the Reason of a StopError that concerns one partition only.
+const ReasonParkedMax = "parked_max"
 
 func (e *StopError) Error() string { return e.Detail }
 

@@ -91,7 +91,7 @@ func (a *applier) limitParked() error {
 	for i := range a.notes.parked {
 		p := a.notes.parked[i].Partition()
 		if more[p]++; a.park.partitions[p]+more[p] > limit {
-			return &store.StopError{Reason: "parked_max", Detail: fmt.Sprintf("%s: group %s, partition %d would have more than %d parked entries (parked_max); end the transaction that locks rows of %s (pg_stat_activity, pg_locks) or bring the missing parent rows, then `sluice resume --store %s`",
+			return &store.StopError{Reason: store.ReasonParkedMax, Partition: p, Detail: fmt.Sprintf("%s: group %s, partition %d would have more than %d parked entries (parked_max); end the transaction that locks rows of %s (pg_stat_activity, pg_locks) or bring the missing parent rows, then `sluice resume --store %s`",
 				a.s.where(), a.t.group.FullName(), p, limit, a.t.table, a.s.opt.Store.Name)}
 		}
 	}
