@@ -81,6 +81,9 @@ func (t *tally) merge(o *tally) {
 	t.latencies.merge(&o.latencies)
 }
 
+// errEnough ends a caller without being an error.
+var errEnough = errors.New("enough")
+
 // closedLoop lets callers call op again and again for a time: each waits for
 // its answer before it calls again. A call under way when the time is over is
 // waited for and counted, and so is its time.
@@ -95,8 +98,11 @@ func closedLoop(ctx context.Context, callers int, d time.Duration, op func(calle
 			t := &each[i]
 			for !over.Load() && ctx.Err() == nil {
 				at := time.Now()
-				if errs[i] = op(i); errs[i] != nil {
-					over.Store(true)
+				if err := op(i); err != nil {
+					if err != errEnough {
+						errs[i] = err
+						over.Store(true)
+					}
 					return
 				}
 				t.add(time.Since(at))
@@ -112,5 +118,10 @@ func closedLoop(ctx context.Context, callers int, d time.Duration, op func(calle
 		sum.merge(&each[i])
 	}
 	sum.took = time.Since(from)
-	return sum, errors.Join(append(errs, ctx.Err())...)
+	for _, err := range errs {
+		if err != nil {
+			return sum, err // the others say the same
+		}
+	}
+	return sum, ctx.Err()
 }

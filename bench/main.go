@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime/pprof"
 	"syscall"
 	"time"
 
@@ -78,6 +79,7 @@ type options struct {
 	json  string
 	out   string
 	dir   string
+	prof  string
 }
 
 func (o *options) parse(args []string) error {
@@ -87,6 +89,7 @@ func (o *options) parse(args []string) error {
 	f.StringVar(&o.json, "json", "", "write the rows to this file as JSON too")
 	f.StringVar(&o.out, "out", "", "folder to keep the results in, as DATE-MACHINE.txt and .json (default bench/results for a full run, else none)")
 	f.StringVar(&o.dir, "dir", os.TempDir(), "where the servers keep their data; must be on a real disk")
+	f.StringVar(&o.prof, "cpuprofile", "", "write a CPU profile of this process to a file; for the parts in process")
 	f.Usage = func() {
 		fmt.Fprintln(f.Output(), "usage: go run ./bench [flags]")
 		f.PrintDefaults()
@@ -110,6 +113,11 @@ func (o *options) measure(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(s.dir)
+	stop, err := o.profile()
+	if err != nil {
+		return err
+	}
+	defer stop()
 	var errs []error
 	for _, sc := range scenarios() {
 		if !only.MatchString(sc.name) || ctx.Err() != nil {
@@ -126,6 +134,20 @@ func (o *options) measure(ctx context.Context) error {
 		s.progress("%s took %s", sc.name, console.Span(time.Since(from)))
 	}
 	return errors.Join(append(errs, ctx.Err(), o.publish(s))...)
+}
+
+func (o *options) profile() (stop func(), err error) {
+	if o.prof == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(o.prof)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, pprof.StartCPUProfile(f)
 }
 
 // publish prints the table and keeps it where it was asked for.

@@ -75,7 +75,7 @@ func (d *redisDuel) fight(ctx context.Context, s *suite) error {
 	if err != nil {
 		return err
 	}
-	if err := wantTotal("sum of likes", total, int64(b.requests)); err != nil {
+	if err := wantTotal("sum of likes", total, int64(b.whole())); err != nil {
 		return err
 	}
 	s.add(Row{What: "HINCRBY, " + d.what, Unit: "ops/s", Sluice: []float64{ours}, Rival: []float64{theirs}, Against: redisName,

@@ -226,7 +226,7 @@ func (sv *server) sqliteValue(ctx context.Context, query string) (int64, error) 
 // database must hold exactly what was acknowledged.
 func wantTotal(what string, got, want int64) error {
 	if got != want {
-		return fmt.Errorf("%s: the database holds %d, %d were acknowledged: the figures of this part are void", what, got, want)
+		return fmt.Errorf("%s: there are %d, want %d: the figures of this part are void", what, got, want)
 	}
 	return nil
 }

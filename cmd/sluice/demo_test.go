@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +20,7 @@ import (
 func TestDemo(t *testing.T) {
 	t.Setenv(runsMain, "1")
 	t.Setenv("TMPDIR", t.TempDir())
-	r := run(t, "demo", "--seconds", "1", "--connections", "3", "--json")
+	r := run(t, "demo", "--seconds", "0.5", "--connections", "3", "--json")
 	if r.code != exitDone {
 		t.Fatalf("exit code %d\n%s%s", r.code, r.out, r.err)
 	}
@@ -58,6 +59,7 @@ func TestDemo_NoticesEveryDifference(t *testing.T) {
 		w.settle(&client.Accepted{Accepted: demoChunkLines})
 	}
 	totals.add(w.totals)
+	whole := demoDatabase(t, totals)
 	for _, c := range []struct {
 		name, defect  string
 		lost, doubled int64
@@ -76,7 +78,7 @@ func TestDemo_NoticesEveryDifference(t *testing.T) {
 		{name: "viewers were not counted", defect: "UPDATE posts_metrics SET viewers = viewers / 2 WHERE post_id = 0", wrong: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			file := demoDatabase(t, totals, c.defect)
+			file := copyWith(t, whole, c.defect)
 			checks, err := verifyDemo(context.Background(), file, totals)
 			if err != nil {
 				t.Fatal(err)
@@ -92,22 +94,44 @@ func TestDemo_NoticesEveryDifference(t *testing.T) {
 	}
 }
 
-// demoDatabase writes the totals as the tables of the demo, with one defect.
-func demoDatabase(t *testing.T, totals *demoTotals, defect string) string {
+// copyWith copies a database and puts a defect into the copy.
+func copyWith(t *testing.T, file, defect string) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "demo.db")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), "demo.db")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, file, defect)
+	return file
+}
+
+func execSQL(t *testing.T, file, statements string) {
+	t.Helper()
 	db, err := sql.Open("sqlite", file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
+	if _, err := db.Exec(statements); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// demoDatabase writes the totals as the tables of the demo.
+func demoDatabase(t *testing.T, totals *demoTotals) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "demo.db")
 	var s strings.Builder
 	s.WriteString("BEGIN; CREATE TABLE posts_metrics (post_id, likes, views, viewers); CREATE TABLE posts_content (post_id, content);" +
 		"CREATE TABLE posts_comments (comment_id); CREATE TABLE driver_locations (driver_id, lat, lon, at);")
 	for post := range demoPosts {
 		viewers := 0
-		for user := range demoUsers {
-			viewers += int(totals.viewers[post][user/64] >> (user % 64) & 1)
+		for _, word := range totals.viewers[post] {
+			viewers += bits.OnesCount64(word)
 		}
 		fmt.Fprintf(&s, "INSERT INTO posts_metrics VALUES (%d, %d, %d, %d);", post, totals.likes[post], totals.views[post], viewers)
 		if totals.content[post] != "" {
@@ -120,8 +144,6 @@ func demoDatabase(t *testing.T, totals *demoTotals, defect string) string {
 	for id, at := range totals.locations {
 		fmt.Fprintf(&s, "INSERT INTO driver_locations VALUES ('%s', %v, %v, '%s');", id, at.lat, at.lon, at.at)
 	}
-	if _, err := db.Exec(s.String() + "COMMIT;" + defect); err != nil {
-		t.Fatal(err)
-	}
+	execSQL(t, file, s.String()+"COMMIT")
 	return file
 }

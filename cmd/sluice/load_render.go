@@ -16,46 +16,66 @@ import (
 type fields struct {
 	csv   map[string]int // name to position; nil for JSON
 	cells []string
-	json  map[string]jsontext.Value
+	json  []jsonField
+	text  bytes.Buffer
+	dec   jsontext.Decoder
+	arena []byte // names and values of json, and what find makes
 }
 
+type jsonField struct{ name, value []byte }
+
 // set takes a record apart.
-func (f *fields) set(in *input, rec record) error {
+func (f *fields) set(in *input, rec record) (err error) {
+	f.arena = f.arena[:0]
 	if in.csv {
 		return f.setCSV(in, rec)
 	}
-	f.json = make(map[string]jsontext.Value, 16)
-	dec := jsontext.NewDecoder(bytes.NewBuffer(rec.text))
-	if dec.PeekKind() != '{' {
+	f.text = *bytes.NewBuffer(rec.text)
+	f.dec.Reset(&f.text)
+	if f.dec.PeekKind() != '{' {
 		return errors.New("not a JSON object")
 	}
-	if err := readMembers(dec, f.json); err != nil {
+	if f.json, err = f.members(f.json[:0], &f.dec); err != nil {
 		return fmt.Errorf("not JSON: %w", err)
 	}
-	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
+	if _, err := f.dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return errors.New("something follows the JSON object; one record a line")
 	}
 	return nil
 }
 
-func readMembers(dec *jsontext.Decoder, into map[string]jsontext.Value) error {
+// members appends the members of an object, copied into the arena.
+func (f *fields) members(dst []jsonField, dec *jsontext.Decoder) ([]jsonField, error) {
 	if _, err := dec.ReadToken(); err != nil {
-		return noEnd(err)
+		return dst, noEnd(err)
 	}
 	for dec.PeekKind() != '}' {
-		name, err := dec.ReadToken()
+		quoted, err := dec.ReadValue()
 		if err != nil {
-			return noEnd(err)
+			return dst, noEnd(err)
 		}
-		key := name.String()
+		var m jsonField
+		begin := len(f.arena)
+		if f.arena, err = jsontext.AppendUnquote(f.arena, quoted); err != nil {
+			return dst, err
+		}
+		m.name = f.arena[begin:len(f.arena):len(f.arena)]
 		value, err := dec.ReadValue()
 		if err != nil {
-			return noEnd(err)
+			return dst, noEnd(err)
 		}
-		into[key] = value.Clone()
+		m.value = f.keep(value)
+		dst = append(dst, m)
 	}
 	_, err := dec.ReadToken()
-	return noEnd(err)
+	return dst, noEnd(err)
+}
+
+// keep copies into the arena.
+func (f *fields) keep(b []byte) []byte {
+	begin := len(f.arena)
+	f.arena = append(f.arena, b...)
+	return f.arena[begin:len(f.arena):len(f.arena)]
 }
 
 func (f *fields) setCSV(in *input, rec record) (err error) {
@@ -95,22 +115,36 @@ func (f *fields) find(path []string) (v jsontext.Value, ok bool) {
 		if !ok || f.cells[i] == "" {
 			return nil, false
 		}
-		v, err := jsontext.AppendQuote(nil, strings.ToValidUTF8(f.cells[i], "\ufffd"))
-		return v, err == nil
+		begin := len(f.arena)
+		f.arena, _ = jsontext.AppendQuote(f.arena, strings.ToValidUTF8(f.cells[i], "\ufffd"))
+		return f.arena[begin:], true
 	}
-	if v, ok := f.json[path[0]]; ok || len(path) == 1 {
+	if v, ok := among(f.json, path[0]); ok || len(path) == 1 {
 		return v, ok
 	}
 	at := f.json
 	for i, name := range path[1:] {
-		v, ok := at[name]
+		v, ok := among(at, name)
 		if !ok || i == len(path)-2 {
 			return v, ok
 		}
-		at = make(map[string]jsontext.Value)
 		dec := jsontext.NewDecoder(bytes.NewReader(v))
-		if dec.PeekKind() != '{' || readMembers(dec, at) != nil {
+		if dec.PeekKind() != '{' {
 			return nil, false
+		}
+		var err error
+		if at, err = f.members(nil, dec); err != nil {
+			return nil, false
+		}
+	}
+	return nil, false
+}
+
+// among is a loop since records have few fields: it needs no memory.
+func among(fields []jsonField, name string) (jsontext.Value, bool) {
+	for i := range fields {
+		if string(fields[i].name) == name {
+			return fields[i].value, true
 		}
 	}
 	return nil, false
@@ -207,10 +241,12 @@ func (r *fieldRef) append(dst []byte, f *fields) ([]byte, bool, error) {
 	}
 	text := []byte(v)
 	if v.Kind() == '"' {
+		begin := len(f.arena)
 		var err error
-		if text, err = jsontext.AppendUnquote(nil, v); err != nil {
+		if f.arena, err = jsontext.AppendUnquote(f.arena, v); err != nil {
 			return dst, false, fmt.Errorf("field %q: %w", r.path[0], err)
 		}
+		text = f.arena[begin:]
 	}
 	next, err := r.convert(dst, text)
 	if err != nil {

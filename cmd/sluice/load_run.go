@@ -175,33 +175,36 @@ func (l *loader) cut() (*piece, error) {
 		p, l.held = l.held, nil
 	}
 	for len(p.faults) < pieceFaultsMax {
-		one, err := l.record()
+		before := *p
+		err := l.record(p)
 		if err != nil {
 			if len(p.lines)+len(p.faults) == 0 {
 				p = nil
 			}
 			return p, err
 		}
-		if len(p.lines)+len(one.lines) > sluice.ChunkLinesMax || len(p.body)+len(one.body) > pieceBytesMax && len(p.body) > 0 {
-			l.held = one
-			return p, nil
+		if len(before.lines) > 0 && (len(p.lines) > sluice.ChunkLinesMax || len(p.body) > pieceBytesMax) {
+			l.held = p.since(&before)
+			return &before, nil
 		}
-		p.body = append(p.body, one.body...)
-		p.lines = append(p.lines, one.lines...)
-		p.faults = append(p.faults, one.faults...)
-		p.offset, p.line, p.raw = one.offset, one.line, one.raw
 	}
 	return p, nil
 }
 
-// record makes a piece of one record.
-func (l *loader) record() (*piece, error) {
+// since is a piece of what p has more than an earlier copy of it.
+func (p *piece) since(before *piece) *piece {
+	return &piece{lines: slices.Clone(p.lines[len(before.lines):]), body: bytes.Clone(p.body[len(before.body):]),
+		faults: slices.Clone(p.faults[len(before.faults):]), offset: p.offset, line: p.line, raw: p.raw}
+}
+
+// record appends one record to a piece: its writes, or its fault.
+func (l *loader) record(p *piece) error {
 	rec, err := l.in.next()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p := &piece{offset: l.in.offset, line: l.in.line, raw: l.in.raw}
-	n := 1
+	p.offset, p.line, p.raw = l.in.offset, l.in.line, l.in.raw
+	n, before := 1, len(p.body)
 	switch {
 	case rec.fault != "":
 		err = errors.New(rec.fault)
@@ -209,20 +212,21 @@ func (l *loader) record() (*piece, error) {
 		p.body = append(append(p.body, rec.text...), '\n')
 	default:
 		if err = l.fields.set(l.in, rec); err == nil {
-			p.body, n, err = l.tmpl.render(nil, &l.fields)
+			p.body, n, err = l.tmpl.render(p.body, &l.fields)
 		}
 	}
-	if err == nil && (n > sluice.ChunkLinesMax || len(p.body) > sluice.ChunkBytesMax) {
-		err = fmt.Errorf("the record becomes %d writes of %d bytes; at most %d and %d fit into one request", n, len(p.body), sluice.ChunkLinesMax, sluice.ChunkBytesMax)
+	if size := len(p.body) - before; err == nil && (n > sluice.ChunkLinesMax || size > sluice.ChunkBytesMax) {
+		err = fmt.Errorf("the record becomes %d writes of %d bytes; at most %d and %d fit into one request", n, size, sluice.ChunkLinesMax, sluice.ChunkBytesMax)
 	}
 	if err != nil {
-		p.body, n = nil, 0
-		p.faults = []loadFault{{Line: rec.line, Reason: "bad_record", Detail: err.Error(), Write: string(rec.text)}}
+		p.body = p.body[:before]
+		p.faults = append(p.faults, loadFault{Line: rec.line, Reason: "bad_record", Detail: err.Error(), Write: string(rec.text)})
+		return nil
 	}
 	for range n {
 		p.lines = append(p.lines, rec.line)
 	}
-	return p, nil
+	return nil
 }
 
 func (l *loader) settleAll(ctx context.Context, pieces <-chan *piece) error {

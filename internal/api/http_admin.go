@@ -114,8 +114,7 @@ func (q *request) postDrain() error {
 	ctx, cancel := q.waiting()
 	defer cancel()
 	q.setReadDeadline(time.Time{})
-	s := &stream{q: q}
-	s.bodyRead.Store(true) // there is none
+	s := &stream{q: q, bodyRead: true} // there is none
 	rc := http.NewResponseController(q.w)
 	err := q.h.o.Admin.Drain(ctx, func(queued uint64) {
 		q.out = strconv.AppendUint(append(q.out, `{"queued":`...), queued, 10)

@@ -74,12 +74,13 @@ func (p *partial) Unwrap() error { return p.cause }
 
 // problem answers an error as problem+json (RFC 9457).
 func (q *request) problem(err error) {
-	if q.r.Context().Err() != nil && errors.Is(err, context.Canceled) {
-		return // nobody is there to be told
-	}
 	e := asError(err)
-	if errors.Is(err, context.Canceled) && q.h.closing.Err() != nil {
+	switch {
+	case !errors.Is(err, context.Canceled):
+	case q.h.closing.Err() != nil:
 		e = errClosing
+	default: // most likely nobody is there to be told; an empty 200 would be a lie
+		e = errEnded
 	}
 	if e.Code == sluice.Internal {
 		q.h.o.Failed(err)
@@ -112,7 +113,10 @@ func (q *request) problem(err error) {
 	q.send(status, problemType)
 }
 
-var errClosing = &sluice.Error{Code: sluice.Unavailable, Reason: "shutting_down", Detail: "Sluice is closing; send the request again in a moment"}
+var (
+	errClosing = &sluice.Error{Code: sluice.Unavailable, Reason: "shutting_down", Detail: "Sluice is closing; send the request again in a moment"}
+	errEnded   = &sluice.Error{Code: sluice.Unavailable, Reason: "unknown", Detail: "the request ended before its answer; send it again with the same identity"}
+)
 
 // appendError appends an error's members without braces, and sets Retry-After
 // while the head of the answer can still be changed.

@@ -199,6 +199,13 @@ func TestClientAgainstTheDoor(t *testing.T) {
 	if err := c.Drain(ctx, func(n uint64) { queued = append(queued, n) }); err != nil || !slices.Equal(queued, []uint64{12, 3}) {
 		t.Errorf("Drain: %v, %v", queued, err)
 	}
+	chunk := sluice.Identity{Producer: 3, Chunk: 2, Lowest: 1}
+	for _, again := range []bool{false, true} {
+		a, err := c.WriteChunk(ctx, chunk, []byte("{}\n{\"table\":\"pages\",\"key\":\"x\",\"add\":{\"n\":1}}\n"))
+		if err != nil || a.Accepted != 1 || a.Refused != 1 || a.Outcomes[0].Line != 1 || a.Duplicate != again || b.Sums[`pages "x" n`] != 1 {
+			t.Errorf("WriteChunk: %+v, %v", a, err)
+		}
+	}
 	_, err = c.Write(ctx, &sluice.Write{Table: "post", Key: 1})
 	var w *client.WriteError
 	if !errors.As(err, &w) || w.Cause.Reason != "no_table" {

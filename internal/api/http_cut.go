@@ -181,6 +181,7 @@ func (c *cutter) more(j *job) (bool, error) {
 		case n > 0:
 			return true, nil
 		case err == io.EOF:
+			c.eof = true
 			return false, nil
 		case err != nil:
 			return false, bodyError(err)

@@ -62,6 +62,7 @@ type HTTPBackend struct {
 	Decided    []string
 	LastWait   time.Duration
 	LastRead   sluice.ReadQuery
+	Slow       time.Duration // of Receipt
 }
 
 type backendRecord struct {
@@ -213,6 +214,11 @@ func (b *HTTPBackend) Read(_ context.Context, q sluice.ReadQuery) ([]sluice.Row,
 }
 
 func (b *HTTPBackend) Receipt(ctx context.Context, r *sluice.Receipt, wait time.Duration) (sluice.ReceiptStatus, error) {
+	select {
+	case <-time.After(b.Slow):
+	case <-ctx.Done():
+		return sluice.ReceiptStatus{}, ctx.Err()
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.LastWait = wait

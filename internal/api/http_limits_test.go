@@ -319,3 +319,19 @@ func TestHTTPReceiptsAndWaits(t *testing.T) {
 		t.Fatalf("read %+v", b.LastRead)
 	}
 }
+
+// read_timeout is for what clients send, not for how long they wait.
+func TestHTTPWaitOutlivesReadTimeout(t *testing.T) {
+	b := NewHTTPBackend(t, false)
+	b.Change(func(s *schema.Schema) { s.Limits.ReadTimeout = 20 * time.Millisecond })
+	b.Slow = 100 * time.Millisecond
+	url := b.Serve(t, nil)
+	r := (&sluice.Receipt{Journal: 7, Commit: 1}).String()
+	req, _ := http.NewRequest("GET", url+"/v1/receipts/"+r+"?wait=5s", nil)
+	if status, text := roundTrip(t, req); status != 200 {
+		t.Errorf("GET got %d %s", status, text)
+	}
+	if status, text := post(t, url+"/v1/writes?wait=applied", `{"table":"posts","key":1,"add":{"likes":1}}`); status != 200 {
+		t.Errorf("POST got %d %s", status, text)
+	}
+}

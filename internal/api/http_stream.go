@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"sluice.dev/sluice"
@@ -26,12 +25,12 @@ type stream struct {
 	err   error     // of reading; set before jobs is closed
 
 	accepted, refused uint64
-	begun             bool        // something of the answer was sent
-	bodyRead          atomic.Bool // to its end; written by the reader
+	begun             bool // something of the answer was sent
 
 	deadlines sync.Mutex // a deadline pushed on must not undo cutOff
-	isCutOff  bool
-	over      bool // the deadline is that of the connection again
+	isCutOff  bool       // nothing more is read, and the connection ends with the answer
+	bodyRead  bool       // to its end
+	over      bool       // the request's writer is no longer ours to touch
 }
 
 // closeLinger is how long what a refused client still sends is read and thrown
@@ -44,9 +43,12 @@ const closeLinger = 500 * time.Millisecond
 // so that what fails before has its own status; what fails later is a line with
 // the error, and no last line.
 func (q *request) stream() error {
-	_, id, err := q.writeOptions()
+	wait, id, err := q.writeOptions()
 	if err != nil {
 		return err
+	}
+	if wait > 0 {
+		return sluice.Errorf(sluice.Invalid, "bad_request", "a stream does not wait; ask GET /v1/receipts/{receipt}?wait= for the receipts in its answer")
 	}
 	body, done, err := q.decoded()
 	if err != nil {
@@ -82,7 +84,7 @@ func (q *request) stream() error {
 	}
 	<-stopped
 	s.freeSpares()
-	s.giveBackDeadline(err)
+	s.linger()
 	return s.end(err, rc)
 }
 
@@ -90,30 +92,51 @@ func (q *request) stream() error {
 func (s *stream) pushDeadline(timeout time.Duration) {
 	s.deadlines.Lock()
 	defer s.deadlines.Unlock()
-	if !s.isCutOff {
+	if !s.isCutOff && !s.bodyRead {
 		s.q.setReadDeadline(time.Now().Add(timeout))
 	}
 }
 
 // cutOff ends reading, also a read under way.
+//
+// Not once the body was read: net/http then reads ahead to hear of a client
+// that goes away, takes a deadline for that, and cancels the context of this
+// and every later request on the connection.
 func (s *stream) cutOff() {
 	s.deadlines.Lock()
 	defer s.deadlines.Unlock()
-	if s.isCutOff = true; !s.over {
+	if !s.bodyRead && !s.over {
+		s.isCutOff = true
 		s.q.setReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// giveBackDeadline makes the connection fit for what follows the body.
-func (s *stream) giveBackDeadline(err error) {
+// bodyEnds takes the deadline away: from here on only the answer is late.
+func (s *stream) bodyEnds() {
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	s.bodyRead = true
+	if !s.isCutOff {
+		s.q.setReadDeadline(time.Time{})
+	}
+}
+
+// linger ends the stream's hold on the deadline. A connection that is given up
+// gets closeLinger.
+func (s *stream) linger() {
 	s.deadlines.Lock()
 	defer s.deadlines.Unlock()
 	s.over = true
-	if err != nil {
+	if s.isCutOff || !s.bodyRead {
 		s.q.setReadDeadline(time.Now().Add(closeLinger))
-	} else {
-		s.q.setReadDeadline(time.Time{})
 	}
+}
+
+// keepsConnection tells whether the connection is fit for another request.
+func (s *stream) keepsConnection() bool {
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	return s.bodyRead && !s.isCutOff
 }
 
 // read cuts and parses until the body ends, ctx ends, or nobody takes chunks.
@@ -130,12 +153,14 @@ func (s *stream) read(ctx context.Context) error {
 		if err != nil {
 			j.free()
 			if err == io.EOF {
-				s.bodyRead.Store(true)
+				s.bodyEnds()
 				return nil
 			}
 			return err
 		}
-		s.bodyRead.Store(s.cut.eof)
+		if s.cut.eof {
+			s.bodyEnds()
+		}
 		j.identify(s.id, index)
 		j.parse()
 		select {
@@ -226,7 +251,7 @@ func (s *stream) submitOne(j *job) error {
 	}
 	if j.nothingGood() && ack.Commit == 0 {
 		ack = sluice.Ack{Outcomes: j.outcomes}
-	} else if err := refusedWhole(&ack); err != nil {
+	} else if err := refusedNow(&ack); err != nil {
 		return err
 	}
 	s.answer(j, &ack)
@@ -301,7 +326,7 @@ func (s *stream) flush(rc *http.ResponseController) {
 // head is sent before anybody knows that, so that only a body that was read to
 // its end keeps its connection.
 func (s *stream) closeAfter() {
-	if !s.bodyRead.Load() && s.q.r.ProtoMajor == 1 {
+	if !s.keepsConnection() && s.q.r.ProtoMajor == 1 {
 		s.q.w.Header().Set("Connection", "close")
 	}
 }

@@ -206,19 +206,36 @@ func (q *request) submitWhole(text []byte, wait time.Duration, id *sluice.Identi
 	return nil
 }
 
-// refusedWhole makes an error of an answer that accepted nothing, when some of
-// it may be tried again. What was sampled or thinned away is no error: its
-// owner asked for that.
-func refusedWhole(ack *sluice.Ack) error {
-	if ack.Commit != 0 {
-		return nil
-	}
-	for _, r := range ack.Outcomes {
-		if code := reasonCode(r); code != "" {
-			return &partial{outcomes: ack.Outcomes, cause: sluice.Errorf(code, r.String(), "%s", reasonDetail(r))}
+// refusedNow makes an error of an answer that accepted nothing, when some of it
+// may be tried again. What was sampled or thinned away is no error: its owner
+// asked for that.
+func refusedNow(ack *sluice.Ack) error {
+	if ack.Commit == 0 {
+		for _, r := range ack.Outcomes {
+			if outcomeOf(reasonCode(r), r.String()).Retry {
+				return nothingAccepted(ack, r)
+			}
 		}
 	}
 	return nil
+}
+
+// refusedWhole is refusedNow for a body that is one chunk: there also what is
+// wrong for good is an error, and no line of an answer.
+func refusedWhole(ack *sluice.Ack) error {
+	if err := refusedNow(ack); err != nil || ack.Commit != 0 {
+		return err
+	}
+	for _, r := range ack.Outcomes {
+		if reasonCode(r) != "" {
+			return nothingAccepted(ack, r)
+		}
+	}
+	return nil
+}
+
+func nothingAccepted(ack *sluice.Ack, r sluice.Reason) error {
+	return &partial{outcomes: ack.Outcomes, cause: sluice.Errorf(reasonCode(r), r.String(), "%s", reasonDetail(r))}
 }
 
 // reasonDetail is a sentence for a refusal that came as a bare reason.

@@ -39,7 +39,7 @@ func newServer(t *testing.T, db database) *server {
 	dir := t.TempDir()
 	addr := freeAddr(t)
 	s := &server{bin: bin, file: filepath.Join(dir, "sluice.yaml"), url: "http://" + addr, log: &lockedBuffer{}}
-	config := fmt.Sprintf("listen: {http: %q, resp: \"off\"}\njournal: {dir: %q, segment_bytes: 4MiB, retain: {time: 1s, bytes: 8MiB}}\nstores:\n  main: %s\ntables:%s",
+	config := fmt.Sprintf("listen: {http: %q, resp: \"off\"}\njournal: {dir: %q, segment_bytes: 4MiB, disk_reserve: 8MiB, bytes_max: 64MiB, retain: {time: 10s, bytes: 32MiB}}\nstores:\n  main: %s\ntables:%s",
 		addr, filepath.Join(dir, "journal"), db.config(), tables)
 	if err := os.WriteFile(s.file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -87,6 +87,36 @@ func (s *server) start(t *testing.T) {
 			t.Fatalf("the server is not ready after 30 s\n%s", s.log.tail(4000))
 		case <-time.After(5 * time.Millisecond):
 		}
+	}
+}
+
+// startAndFail starts it and gives what it said when it ended by itself.
+func (s *server) startAndFail(t *testing.T) (text string, ended bool) {
+	t.Helper()
+	cmd := exec.Command(s.bin, "serve", "-c", s.file)
+	out := &lockedBuffer{}
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		select {
+		case err := <-exited:
+			return out.tail(4000), err != nil
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+			if s.client(t).Ready(ctx) != nil {
+				continue
+			}
+		}
+		_ = cmd.Process.Kill()
+		<-exited
+		return out.tail(4000), false
 	}
 }
 
@@ -179,6 +209,7 @@ func (d *sqliteDB) query(t *testing.T, query string) string {
 type postgresDB struct {
 	cluster *pgtest.Cluster
 	shards  []string
+	proxied []string // what the binary is told instead of shards; nil: the same
 	async   bool
 }
 
@@ -194,7 +225,11 @@ func (d *postgresDB) config() string {
 	if d.async {
 		commit = "off"
 	}
-	return fmt.Sprintf("{shards: {a: %q, b: %q}, ddl: auto, synchronous_commit: %s}", d.shards[0], d.shards[1], commit)
+	urls := d.shards
+	if d.proxied != nil {
+		urls = d.proxied
+	}
+	return fmt.Sprintf("{shards: {a: %q, b: %q}, ddl: auto, synchronous_commit: %s}", urls[0], urls[1], commit)
 }
 
 func (d *postgresDB) prepare(t *testing.T) {

@@ -212,12 +212,15 @@ func (n *Node) decide(ctx context.Context, d *pipeline.Drainer, r *sluice.Reject
 
 // Reload reads the config again and puts what was added in force. Doors follow
 // the config, drainers the catalog, so the catalog is kept first (J6).
-func (n *Node) Reload(context.Context) error {
+func (n *Node) Reload(ctx context.Context) error {
 	config, err := n.config()
 	if err != nil {
 		return sluice.Errorf(sluice.Invalid, "bad_config", "the config was not reloaded, the old one stays in force: %w", err)
 	}
+	head := n.journal.Head().Number
+	n.finishDropped(ctx)
 	n.mu.Lock()
+	n.catalog.Forget(n.drained(head))
 	old := n.acceptor.Schema()
 	s, catalog, faults := config.Resolve(n.catalog)
 	if len(faults) > 0 {
@@ -231,8 +234,9 @@ func (n *Node) Reload(context.Context) error {
 		n.mu.Unlock()
 		return err
 	}
-	n.mu.Unlock()
 	n.acceptor.SetSchema(s)
+	n.reloaded = time.Now()
+	n.mu.Unlock()
 	if err := n.openShards(s); err != nil {
 		return err
 	}

@@ -58,11 +58,12 @@ type Node struct {
 	doors    doors
 	clock    clock
 
-	mu      sync.Mutex // guards catalog, shards and known; held over reloads
-	catalog *schema.Catalog
-	shards  map[shardName]*shard
-	known   map[string]bool
-	ready   atomic.Bool
+	mu       sync.Mutex // guards catalog, shards, known and reloaded; held over reloads
+	catalog  *schema.Catalog
+	shards   map[shardName]*shard
+	known    map[string]bool
+	reloaded time.Time // when the schema last changed
+	ready    atomic.Bool
 
 	loops   sync.WaitGroup
 	run     context.Context // of drains and house-keeping; ends after the deadline of a stop
@@ -153,6 +154,7 @@ func (n *Node) resolve(config *schema.Config) (*schema.Schema, error) {
 		if old, err = schema.ReadCatalog(data); err != nil {
 			return nil, fmt.Errorf("%s: %w", filepath.Join(config.Journal.Dir, catalogFile), err)
 		}
+		old.Forget(n.neverWritten)
 	}
 	s, catalog, faults := config.Resolve(old)
 	if len(faults) > 0 {

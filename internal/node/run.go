@@ -64,6 +64,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if err == nil {
 		n.settle(deadline)
 		n.drainUntil(n.acceptor.Schema().Limits.DrainDeadline)
+		err = n.forgetAtStop()
 	}
 	stopAccepting()
 	<-accepted

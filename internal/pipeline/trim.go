@@ -101,6 +101,9 @@ func (t *Trimmer) freed(s journal.Segment, pinned bool) bool {
 	}
 	verified := map[*Drainer]bool{}
 	for stream := range s.Streams {
+		if t.gone(stream) {
+			continue
+		}
 		d := t.Drains.Find(stream)
 		ok, seen := verified[d]
 		if !seen {
@@ -120,6 +123,9 @@ func (t *Trimmer) pinned(segments []journal.Segment) [][]*Drainer {
 	for i, s := range segments {
 		seen := map[*Drainer]Position{}
 		for stream, last := range s.Streams {
+			if t.gone(stream) {
+				continue
+			}
 			d := t.Drains.Find(stream)
 			if d == nil {
 				// Nobody drains it at this moment: it stays.
@@ -138,6 +144,10 @@ func (t *Trimmer) pinned(segments []journal.Segment) [][]*Drainer {
 	}
 	return out
 }
+
+// gone tells of a group that the catalog forgot: everything of it is durably
+// applied, and after the next start nobody drains it.
+func (t *Trimmer) gone(s journal.Stream) bool { return t.Config().Group(s.Group) == nil }
 
 func contains(list []*Drainer, d *Drainer) bool {
 	for _, x := range list {

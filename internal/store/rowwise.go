@@ -103,7 +103,19 @@ func (r *Rowwise) Apply(ctx context.Context) (Result, error) {
 			return Result{}, err
 		}
 	}
+	for i := range r.Batch.Entries {
+		r.result.Bytes += sizeOf(&r.Batch.Entries[i])
+	}
 	return r.result, r.limits()
+}
+
+// sizeOf is about what an entry takes in the database.
+func sizeOf(e *sluice.Entry) int64 {
+	n := int64(len(e.Key))
+	for i := range e.Cells {
+		n += 8 + int64(len(e.Cells[i].Value.Bytes))
+	}
+	return n
 }
 
 // runLength counts the entries of the first one's key. Events have no row to share.

@@ -8,8 +8,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-
-	"sluice.dev/sluice/internal/vfs"
 )
 
 // Seen is the highest commit and epoch that any shard says it has. A shard that
@@ -52,7 +50,7 @@ func Adopt(opts Options, seen Seen) (Adopted, error) {
 
 func (s *survey) adopt(seen Seen) (Adopted, error) {
 	var out Adopted
-	if err := s.explore(nil); err != nil {
+	if err := s.explore(); err != nil {
 		return out, err
 	}
 	if s.forked != nil {
@@ -109,7 +107,11 @@ func (s *survey) rebuild(seg *surveyed) (aside []string, err error) {
 	}
 	defer f.Close()
 	kept := seg.path + damagedSuffix
-	if err := s.write(kept, f, nil, run{end: seg.size}); err != nil {
+	if err := s.write(kept, nil, io.NewSectionReader(f, 0, seg.size)); err != nil {
+		return nil, err
+	}
+	// The index goes before the file it describes: a start would believe it.
+	if err := errors.Join(s.remove(indexName(seg.first)), s.opts.FS.SyncDir(s.opts.Dir)); err != nil {
 		return nil, err
 	}
 	// Later runs first: until the damaged file itself is replaced, nothing is
@@ -117,15 +119,13 @@ func (s *survey) rebuild(seg *surveyed) (aside []string, err error) {
 	slices.SortFunc(seg.runs, func(a, b run) int { return cmp.Compare(b.first, a.first) })
 	for _, r := range seg.runs {
 		h := segmentHeader{key: s.key, first: r.first, before: r.before, created: s.opts.Now(), bytes: max(seg.bytes, r.end-r.off+blockBytes)}
-		if err := s.write(filepath.Join(s.opts.Dir, segmentName(r.first)), f, &h, r); err != nil {
-			return nil, err
-		}
-		if err := s.remove(indexName(r.first)); err != nil {
+		path := filepath.Join(s.opts.Dir, segmentName(r.first))
+		if err := s.write(path, &h, io.NewSectionReader(f, r.off, r.end-r.off)); err != nil {
 			return nil, err
 		}
 	}
 	if n := len(seg.runs); n == 0 || seg.runs[n-1].first != seg.first {
-		err = errors.Join(s.remove(segmentName(seg.first)), s.remove(indexName(seg.first)))
+		err = s.remove(segmentName(seg.first))
 	}
 	return []string{kept}, errors.Join(err, s.opts.FS.SyncDir(s.opts.Dir))
 }
@@ -138,32 +138,21 @@ func (s *survey) remove(name string) error {
 	return err
 }
 
-// write makes a file of the bytes of r in from, behind a header when there is
-// one, and puts it in place.
-func (s *survey) write(path string, from vfs.File, h *segmentHeader, r run) error {
+// write makes a file of what from holds, behind a header when there is one, and
+// puts it in place.
+func (s *survey) write(path string, h *segmentHeader, from io.Reader) error {
 	f, err := s.opts.FS.Create(path + tempSuffix)
 	if err != nil {
 		return err
 	}
-	at := int64(0)
+	to := io.NewOffsetWriter(f, 0)
 	if h != nil {
 		if err = f.Allocate(h.bytes); err == nil {
-			_, err = f.WriteAt(h.encode(), 0)
+			_, err = to.Write(h.encode())
 		}
-		at = blockBytes
 	}
-	b := make([]byte, windowBytes)
-	for off := r.off; off < r.end && err == nil; {
-		var n int
-		if n, err = from.ReadAt(b[:min(windowBytes, r.end-off)], off); err != nil && !errors.Is(err, io.EOF) {
-			break
-		}
-		if n == 0 {
-			err = io.ErrUnexpectedEOF
-			break
-		}
-		_, err = f.WriteAt(b[:n], at)
-		off, at = off+int64(n), at+int64(n)
+	if err == nil {
+		_, err = io.CopyBuffer(struct{ io.Writer }{to}, from, make([]byte, windowBytes))
 	}
 	if err == nil {
 		err = f.Sync()
@@ -171,7 +160,10 @@ func (s *survey) write(path string, from vfs.File, h *segmentHeader, r run) erro
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return s.opts.FS.Rename(path+tempSuffix, path)
+	if err := s.opts.FS.Rename(path+tempSuffix, path); err != nil {
+		return err
+	}
+	return s.opts.FS.SyncDir(s.opts.Dir)
 }
 
 // accept records the gaps. Which streams had entries in them is not known, so

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/journal"
@@ -108,7 +109,13 @@ func (j *Journal) roll() error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.seal(old)
+	if old.last < old.first {
+		// It was too small for this commit, and the new one has its name.
+		j.segs = slices.Clone(j.segs[:len(j.segs)-1])
+		j.bytes -= old.bytes
+	} else {
+		j.seal(old)
+	}
 	j.segs = append(j.segs, seg)
 	j.file, j.offset = file, blockBytes
 	return nil

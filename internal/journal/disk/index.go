@@ -68,14 +68,29 @@ func loadIndex(fsys vfs.FS, path string, h *segmentHeader) (*segment, *streamTab
 	return s, streams, nil
 }
 
+// endsIn says whether the last commit of an index stands where the index says: a
+// look that costs one read, and an index of another file does not pass it.
+func (s *segment) endsIn(f vfs.File, k *key) bool {
+	if len(s.blocks) == 0 {
+		return false
+	}
+	off, _ := s.bounds(s.last)
+	b := make([]byte, recordHeaderBytes)
+	if n, err := f.ReadAt(b, off); n < len(b) || err != nil {
+		return false
+	}
+	r, _, bad := k.header(b)
+	return bad == nil && r.number == s.last && r.chain == s.after
+}
+
 // scanSegment reads a segment from its first commit on and gives it as it
 // stands, with the position behind its last commit and what is there.
-func scanSegment(w *window, path string, h *segmentHeader, each func(r record)) (*segment, position, *fault, error) {
-	s := emptySegment(path, h)
-	start := position{number: h.first - 1, chain: h.before, off: blockBytes}
+func scanSegment(w *window, h *segmentHeader, each func(r record)) (*segment, position, *fault, error) {
+	s := emptySegment(w.path, h)
+	start := position{h.first - 1, h.before, blockBytes, w.path}
 	end, bad, err := w.walk(&h.key, start, func(r record, off int64) error {
 		if off/blockBytes > math.MaxUint32 {
-			return corrupt(path, off, faultf("a smaller offset", "a segment beyond all limits"))
+			return corrupt(w.path, off, faultf("a smaller offset", "a segment beyond all limits"))
 		}
 		s.blocks = append(s.blocks, uint32(off/blockBytes))
 		if each != nil {

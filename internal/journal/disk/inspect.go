@@ -33,12 +33,13 @@ func Inspect(opts Options) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		s, err := newSurvey(opts)
 		if err == nil {
-			err = s.explore(func(r record, path string, off int64) error {
+			s.each = func(r record, path string, off int64) error {
 				if !yield(describe(r, path, off), nil) {
 					return errStop
 				}
 				return nil
-			})
+			}
+			err = s.explore()
 		}
 		if errors.Is(err, errStop) {
 			return
@@ -99,7 +100,7 @@ func Verify(opts Options, progress func(done, total int64)) (Report, error) {
 		return Report{}, err
 	}
 	s.progress = progress
-	if err := s.explore(nil); err != nil {
+	if err := s.explore(); err != nil {
 		return Report{}, err
 	}
 	return s.report(), nil

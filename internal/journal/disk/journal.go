@@ -88,12 +88,13 @@ type Journal struct {
 	key  key
 	lock io.Closer
 
-	appending sync.Mutex // held by Append and Close; guards the five below
+	appending sync.Mutex // held by Append and Close; guards the six below
 	file      vfs.File   // the open segment
 	offset    int64      // where the next commit goes
 	buf       []byte     // one commit with its header, as written
 	touched   []touch    // streams of the commit under way
 	mark      mark
+	vouch     vouched // what the mark said at the start
 
 	preparing sync.Mutex // held while a spare segment is made
 	removing  sync.Mutex // held while a segment is forgotten
@@ -182,6 +183,8 @@ func (j *Journal) Close() error {
 	defer j.appending.Unlock()
 	j.preparing.Lock()
 	defer j.preparing.Unlock()
+	j.removing.Lock()
+	defer j.removing.Unlock()
 	failed := j.failure()
 	if errors.Is(failed, journal.ErrClosed) {
 		return nil
@@ -190,12 +193,7 @@ func (j *Journal) Close() error {
 	if failed == nil {
 		errs = append(errs, j.writeIndexes(), j.SyncMark())
 	}
-	j.mu.Lock()
-	j.err = journal.ErrClosed
-	j.wakeAll()
-	segs, spare := j.segs, j.spare
-	j.spare = nil
-	j.mu.Unlock()
+	segs, spare := j.shut()
 	for _, s := range segs {
 		errs = append(errs, s.drop())
 	}
@@ -207,6 +205,20 @@ func (j *Journal) Close() error {
 		return failed
 	}
 	return errors.Join(errs...)
+}
+
+// shut lets every later call answer ErrClosed. It waits for a file that is
+// being saved: the next owner of the directory may not find us writing.
+func (j *Journal) shut() ([]*segment, vfs.File) {
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.err = journal.ErrClosed
+	j.wakeAll()
+	spare := j.spare
+	j.spare = nil
+	return j.segs, spare
 }
 
 // failure is the sticky error (J4).

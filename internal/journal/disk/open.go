@@ -59,13 +59,13 @@ func takeLock(opts Options) (io.Closer, error) {
 
 // abandon lets go of what start had opened.
 func (j *Journal) abandon() error {
-	errs := []error{j.lock.Close()}
+	var errs []error
 	for _, f := range []vfs.File{j.file, j.mark.file} {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, j.lock.Close())...)
 }
 
 // start brings the journal into the state that the disk proves.
@@ -90,19 +90,18 @@ func (j *Journal) start() error {
 		return err
 	}
 	j.epoch = j.epochMax
-	vouch, err := readMark(j.opts.FS, j.opts.Dir, &j.key)
-	if err != nil {
+	if j.vouch, err = readMark(j.opts.FS, j.opts.Dir, &j.key); err != nil {
 		return err
 	}
 	if j.mark.file, err = openMark(j.opts.FS, j.opts.Dir); err != nil {
 		return err
 	}
-	j.mark.slot = vouch.slot
-	end, err := j.loadSegments(firsts, vouch)
+	j.mark.slot = j.vouch.slot
+	end, err := j.loadSegments(firsts)
 	if err != nil {
 		return err
 	}
-	return j.resume(end, vouch)
+	return j.resume(end)
 }
 
 // clean removes what a crash left behind: files that never became part of the
@@ -173,9 +172,8 @@ type ending struct {
 
 // loadSegments takes in the segments, oldest first. Each has to continue the
 // one before, or a hole that the checkpoint names.
-func (j *Journal) loadSegments(firsts []uint64, vouch vouched) (ending, error) {
+func (j *Journal) loadSegments(firsts []uint64) (ending, error) {
 	var end ending
-	before := "" // the file in which a missing commit would have to stand
 	for i, first := range firsts {
 		if covers(j.holes, first, first) {
 			if err := removeSegment(j.opts.FS, j.opts.Dir, first); err != nil {
@@ -188,40 +186,38 @@ func (j *Journal) loadSegments(firsts []uint64, vouch vouched) (ending, error) {
 		if i < len(firsts)-1 {
 			s, err = j.loadSealed(first)
 		} else {
-			s, end, err = j.loadNewest(first, vouch)
+			s, end, err = j.loadNewest(first)
 		}
 		if err != nil {
 			return end, err
 		}
-		if err := j.join(s, before); err != nil {
+		if err := j.join(s); err != nil {
 			return end, err
 		}
-		before = s.path
 	}
-	p := position{}
+	end.position = follow(j.holes, j.reached(), math.MaxUint64)
+	return end, j.checkMark(end)
+}
+
+// reached is where the segments taken in so far end.
+func (j *Journal) reached() position {
 	if n := len(j.segs); n > 0 {
-		p = position{number: j.segs[n-1].last, chain: j.segs[n-1].after}
+		s := j.segs[n-1]
+		return position{s.last, s.after, s.end, s.path}
 	}
-	p.off = end.off
-	end.position = follow(j.holes, p, math.MaxUint64)
-	return end, j.checkMark(end, before, vouch)
+	return position{path: j.path(segmentName(1))}
 }
 
 // join adds a segment that continues the history so far.
-func (j *Journal) join(s *segment, before string) error {
-	var p position
-	var off int64
-	if n := len(j.segs); n > 0 {
-		p, off = position{number: j.segs[n-1].last, chain: j.segs[n-1].after}, j.segs[n-1].end
-	}
-	p = follow(j.holes, p, s.first)
+func (j *Journal) join(s *segment) error {
+	p := follow(j.holes, j.reached(), s.first)
 	switch {
-	case p.number+1 != s.first && before == "":
+	case p.number+1 != s.first && len(j.segs) == 0:
 		return corrupt(j.path(segmentName(p.number+1)), 0, faultf(fmt.Sprintf("commits %d to %d", p.number+1, s.first-1), "no file"))
 	case p.number+1 < s.first:
-		return corrupt(before, off, faultf(fmt.Sprintf("commits %d to %d, here or in the next file", p.number+1, s.first-1), "commit %d in %s next", s.first, s.path))
+		return corrupt(p.path, p.off, faultf(fmt.Sprintf("commits %d to %d, here or in the next file", p.number+1, s.first-1), "commit %d in %s next", s.first, s.path))
 	case p.number+1 > s.first:
-		return corrupt(s.path, 0, faultf(fmt.Sprintf("commit %d", p.number+1), "commit %d, which %s holds too", s.first, before))
+		return corrupt(s.path, 0, faultf(fmt.Sprintf("commit %d", p.number+1), "commit %d, which %s holds too", s.first, p.path))
 	case p.chain != s.before:
 		return corrupt(s.path, 0, faultf(fmt.Sprintf("chain %016x before commit %d", p.chain, s.first), "chain %016x", s.before))
 	}
@@ -231,15 +227,13 @@ func (j *Journal) join(s *segment, before string) error {
 }
 
 // checkMark compares the end of the journal with what the mark vouches for.
-func (j *Journal) checkMark(end ending, path string, vouch vouched) error {
-	if path == "" {
-		path = j.path(segmentName(1))
-	}
+func (j *Journal) checkMark(end ending) error {
+	vouch := j.vouch
 	if vouch.number > end.number {
-		return corrupt(path, end.off, faultf(fmt.Sprintf("commit %d: the mark says that %d was acknowledged", end.number+1, vouch.number), "the end of the journal"))
+		return corrupt(end.path, end.off, faultf(fmt.Sprintf("commit %d: the mark says that %d was acknowledged", end.number+1, vouch.number), "the end of the journal"))
 	}
 	if vouch.number > 0 && vouch.number == end.number && vouch.chain != end.chain && !lostAt(j.holes, end.number) {
-		return corrupt(path, end.last, faultf(fmt.Sprintf("commit %d with the chain %016x that the mark says", vouch.number, vouch.chain), "chain %016x", end.chain))
+		return corrupt(end.path, end.last, faultf(fmt.Sprintf("commit %d with the chain %016x that the mark says", vouch.number, vouch.chain), "chain %016x", end.chain))
 	}
 	return nil
 }
@@ -274,15 +268,15 @@ func (j *Journal) loadSealed(first uint64) (*segment, error) {
 	}
 	defer f.Close()
 	path := j.path(segmentName(first))
-	if s, streams, err := loadIndex(j.opts.FS, path, &h); err == nil {
+	if s, streams, err := loadIndex(j.opts.FS, path, &h); err == nil && s.endsIn(f, &j.key) {
 		j.streams.merge(streams)
 		return s, nil
 	}
-	w, err := newWindow(f)
+	w, err := newWindow(f, path)
 	if err != nil {
 		return nil, err
 	}
-	s, end, bad, err := scanSegment(w, path, &h, nil)
+	s, end, bad, err := scanSegment(w, &h, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -296,29 +290,28 @@ func (j *Journal) loadSealed(first uint64) (*segment, error) {
 
 // loadNewest reads the newest segment, leaves it open for writing, and judges
 // what stands behind its last commit (J3).
-func (j *Journal) loadNewest(first uint64, vouch vouched) (*segment, ending, error) {
+func (j *Journal) loadNewest(first uint64) (*segment, ending, error) {
 	var end ending
 	f, h, err := j.openSegmentFile(first)
 	if err != nil {
 		return nil, end, err
 	}
 	j.file = f
-	w, err := newWindow(f)
+	w, err := newWindow(f, j.path(segmentName(first)))
 	if err != nil {
 		return nil, end, err
 	}
-	path := j.path(segmentName(first))
 	var wrong *fault
-	s, p, bad, err := scanSegment(w, path, &h, func(r record) {
-		if r.number == vouch.number && r.chain != vouch.chain {
-			wrong = faultf(fmt.Sprintf("commit %d with the chain %016x that the mark says", r.number, vouch.chain), "chain %016x", r.chain)
+	s, p, bad, err := scanSegment(w, &h, func(r record) {
+		if r.number == j.vouch.number && r.chain != j.vouch.chain {
+			wrong = faultf(fmt.Sprintf("commit %d with the chain %016x that the mark says", r.number, j.vouch.chain), "chain %016x", r.chain)
 		}
 	})
 	if err != nil {
 		return nil, end, err
 	}
 	if wrong != nil {
-		return nil, end, corrupt(path, 0, wrong)
+		return nil, end, corrupt(w.path, 0, wrong)
 	}
 	j.streams.merge(s.ends)
 	end.position = p
@@ -326,18 +319,18 @@ func (j *Journal) loadNewest(first uint64, vouch vouched) (*segment, ending, err
 		end.last = int64(s.blocks[n-1]) * blockBytes
 		end.lastSize = s.end - end.last
 	}
-	return s, end, j.judge(w, path, p, bad, vouch)
+	return s, end, j.judge(w, p, bad)
 }
 
 // judge decides whether what stands behind the last valid commit may be cut:
 // only what nobody can have been told of.
-func (j *Journal) judge(w *window, path string, p position, bad *fault, vouch vouched) error {
+func (j *Journal) judge(w *window, p position, bad *fault) error {
 	if bad == nil {
 		bad = faultf(fmt.Sprintf("commit %d", p.number+1), "zeros")
 	}
-	if vouch.number > p.number && !lostAt(j.holes, vouch.number) {
-		bad.want += fmt.Sprintf(": the mark says that commit %d was acknowledged", vouch.number)
-		return corrupt(path, p.off, bad)
+	if n := j.vouch.number; n > p.number && !lostAt(j.holes, n) {
+		bad.want += fmt.Sprintf(": the mark says that commit %d was acknowledged", n)
+		return corrupt(w.path, p.off, bad)
 	}
 	later, at, found, err := w.after(&j.key, p.off, p.number)
 	if err != nil {
@@ -345,14 +338,14 @@ func (j *Journal) judge(w *window, path string, p position, bad *fault, vouch vo
 	}
 	if found {
 		bad.want += fmt.Sprintf(": commit %d behind it is whole, at offset %d", later.number, at)
-		return corrupt(path, p.off, bad)
+		return corrupt(w.path, p.off, bad)
 	}
 	return nil
 }
 
 // resume makes the end of the journal durable and ready for the next commit.
-func (j *Journal) resume(end ending, vouch vouched) error {
-	if err := j.settle(end, vouch); err != nil {
+func (j *Journal) resume(end ending) error {
+	if err := j.settle(end); err != nil {
 		return err
 	}
 	n := len(j.segs)
@@ -371,7 +364,7 @@ func (j *Journal) resume(end ending, vouch vouched) error {
 	if j.head.Number == 0 {
 		j.head = journal.Commit{Number: seg.last, Chain: seg.after}
 	}
-	if vouch.number == j.head.Number || j.head.Number == 0 {
+	if j.vouch.number == j.head.Number || j.head.Number == 0 {
 		return nil
 	}
 	return j.mark.write(&j.key, j.head.Number, j.head.Chain)
@@ -380,7 +373,7 @@ func (j *Journal) resume(end ending, vouch vouched) error {
 // settle writes the last commit again in place and zeros what is behind it
 // (J2). Reading it proves nothing: it may stand in the page cache only, and
 // after a failed sync a second sync alone would not write it.
-func (j *Journal) settle(end ending, vouch vouched) error {
+func (j *Journal) settle(end ending) error {
 	if j.file == nil {
 		return nil
 	}
@@ -389,7 +382,7 @@ func (j *Journal) settle(end ending, vouch vouched) error {
 	if err != nil {
 		return err
 	}
-	if end.last > 0 && vouch.number != seg.last {
+	if end.last > 0 && j.vouch.number != seg.last {
 		b := make([]byte, end.lastSize)
 		if n, err := j.file.ReadAt(b, end.last); err != nil && !(errors.Is(err, io.EOF) && n > 0) {
 			return err
@@ -408,7 +401,7 @@ func (j *Journal) settle(end ending, vouch vouched) error {
 // zeroTail clears what a torn commit left, so that nothing but zeros is ever
 // behind the last commit.
 func (j *Journal) zeroTail(seg *segment) (changed bool, err error) {
-	w, err := newWindow(j.file)
+	w, err := newWindow(j.file, seg.path)
 	if err != nil {
 		return false, err
 	}

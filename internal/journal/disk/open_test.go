@@ -1,22 +1,16 @@
 package disk
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cespare/xxhash/v2"
 
-	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/journal"
 	"sluice.dev/sluice/internal/journal/journaltest"
 	"sluice.dev/sluice/internal/vfs"
@@ -211,6 +205,19 @@ func TestAMissingIndexCostsOnlyTime(t *testing.T) {
 	}
 }
 
+func TestAnIndexOfAnotherFileIsNotBelieved(t *testing.T) {
+	fsys, segs := trimmedJournal(t)
+	s := segs[0]
+	path := "/journal/" + segmentName(s.First)
+	f, err := fsys.OpenRW(path)
+	must(t, err)
+	_, err = f.WriteAt(make([]byte, 3*2*blockBytes), int64(s.Last-s.First-2)*2*blockBytes+blockBytes)
+	must(t, err)
+	must(t, f.Close())
+	_, err = Open(small(fsys))
+	wantCorrupt(t, err, "here or in the next file")
+}
+
 func TestWhatAKillLeftBehindIsRemoved(t *testing.T) {
 	fsys, _ := trimmedJournal(t)
 	for _, name := range []string{spareFile, "catalog" + savedSuffix + tempSuffix, indexName(77)} {
@@ -224,92 +231,6 @@ func TestWhatAKillLeftBehindIsRemoved(t *testing.T) {
 	if all := strings.Join(names, " "); strings.Contains(all, tempSuffix) || strings.Contains(all, indexName(77)) {
 		t.Fatalf("files are %s", all)
 	}
-}
-
-func TestPrepareMakesOneSpareThatTheNextSegmentUses(t *testing.T) {
-	fsys := vfs.NewMem(1)
-	j := mustOpen(t, small(fsys))
-	must(t, j.Prepare())
-	before := fsys.Changes()
-	must(t, j.Prepare())
-	if fsys.Changes() != before {
-		t.Fatal("a second spare was made")
-	}
-	used := j.Usage().Bytes
-	b := journaltest.NewBodies()
-	fsys.SetFault(func(op vfs.Op) error {
-		if op.Kind == "create" {
-			return errors.New("the commit path made a file")
-		}
-		return nil
-	})
-	for len(j.Segments()) < 2 {
-		appendN(t, j, b, 1, 5000)
-	}
-	if j.Usage().Bytes != used {
-		t.Fatalf("the journal occupies %d bytes, with the spare it was %d", j.Usage().Bytes, used)
-	}
-}
-
-func TestAFullJournalRefusesAndGoesOnWhenRoomIsMade(t *testing.T) {
-	fsys := vfs.NewMem(1)
-	opts := small(fsys)
-	opts.BytesMax = 3 * opts.SegmentBytes
-	j := mustOpen(t, opts)
-	b := journaltest.NewBodies()
-	var err error
-	for err == nil {
-		must(t, j.Prepare())
-		_, err = j.Append(b.Next(5000, likes))
-	}
-	wantRefused(t, err, "journal_full")
-	head := j.Head().Number
-	if _, err := j.Read(head); err != nil {
-		t.Fatalf("read from a full journal: %v", err)
-	}
-	must(t, j.Remove(1))
-	if c, err := j.Append(journaltest.Resume(j.Streams()).Next(5000, likes)); err != nil || c.Number != head+1 {
-		t.Fatalf("after trimming: commit %d, %v", c.Number, err)
-	}
-}
-
-func TestAFullDiskRefusesAndGoesOnWhenRoomIsMade(t *testing.T) {
-	fsys := vfs.NewMem(1)
-	j := mustOpen(t, small(fsys))
-	fsys.SetCapacity(100 << 10)
-	b := journaltest.NewBodies()
-	var err error
-	for err == nil {
-		_, err = j.Append(b.Next(5000, likes))
-	}
-	wantRefused(t, err, "disk_full")
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("the cause is lost: %v", err)
-	}
-	wantRefused(t, j.Prepare(), "disk_full")
-	if free := j.Usage().FreeDisk; free <= 0 || free >= 32<<10 {
-		t.Fatalf("%d bytes are free", free)
-	}
-	fsys.SetCapacity(0)
-	appendN(t, j, b, 3, 5000)
-}
-
-func wantRefused(t *testing.T, err error, reason string) {
-	t.Helper()
-	var e *sluice.Error
-	if !errors.As(err, &e) || e.Code != sluice.Overloaded || e.Reason != reason || e.RetryAfter == 0 {
-		t.Fatalf("want a refusal for %s, got %v", reason, err)
-	}
-}
-
-func TestACommitThatFitsNoSegmentIsRefused(t *testing.T) {
-	j := mustOpen(t, small(vfs.NewMem(1)))
-	b := journaltest.NewBodies()
-	_, err := j.Append(b.Next(40<<10, likes))
-	if sluice.CodeOf(err) != sluice.TooLarge {
-		t.Fatalf("got %v", err)
-	}
-	appendN(t, j, journaltest.NewBodies(), 1, 100)
 }
 
 func TestFilesAreReplacedWhole(t *testing.T) {
@@ -333,30 +254,6 @@ func TestFilesAreReplacedWhole(t *testing.T) {
 	must(t, fsys.Rename("/journal/catalog"+savedSuffix, "/journal/other"+savedSuffix))
 	_, err := j.LoadFile("other")
 	wantCorrupt(t, err, "checksum")
-}
-
-func TestRecentCommitsStayInMemoryUpToTheLimit(t *testing.T) {
-	fsys := vfs.NewMem(1)
-	opts := small(fsys)
-	opts.RecentBytesMax = 4 * (1000 + commitBytes)
-	j := mustOpen(t, opts)
-	all := appendN(t, j, journaltest.NewBodies(), 200, 900)
-	reads := 0
-	fsys.SetFault(func(op vfs.Op) error {
-		if op.Kind == "read" {
-			reads++
-		}
-		return nil
-	})
-	for _, want := range all {
-		got, err := j.Read(want.Number)
-		if err != nil || !bytes.Equal(got.Body, want.Body) {
-			t.Fatalf("read %d: %v", want.Number, err)
-		}
-	}
-	if reads < 190 || reads > 197 {
-		t.Fatalf("%d of 200 commits were read from the disk", reads)
-	}
 }
 
 // TestReadersDoNotWaitForASync holds a commit's sync and reads meanwhile.
@@ -397,6 +294,50 @@ func TestReadersDoNotWaitForASync(t *testing.T) {
 	fsys.SetFault(nil)
 }
 
+// TestJ1_ACommitProvesItsHistory puts a whole commit of the right number into
+// the place of another: same journal, other history.
+func TestJ1_ACommitProvesItsHistory(t *testing.T) {
+	var disks [2]*vfs.Mem
+	for i := range disks {
+		disks[i] = vfs.NewMem(1)
+		j := mustOpen(t, small(disks[i])) // the same identity, since its randomness is the same
+		b := journaltest.NewBodies()
+		b.Next(i+1, likes)
+		for range i {
+			b.Next(10, likes)
+		}
+		appendN(t, j, b, 3, 500)
+		must(t, j.Close())
+	}
+	path := "/journal/" + segmentName(1)
+	f, err := disks[1].Open(path)
+	must(t, err)
+	second := make([]byte, blockBytes)
+	_, err = f.ReadAt(second, 2*blockBytes)
+	must(t, err)
+	overwrite(t, disks[0], path, 2*blockBytes, second, 0)
+	_, err = Open(small(disks[0]))
+	wantCorrupt(t, err, "commit 2 after chain")
+}
+
+func TestACommitLargerThanAnEmptySegmentGetsALargerOne(t *testing.T) {
+	fsys := vfs.NewMem(1)
+	j := mustOpen(t, small(fsys))
+	must(t, j.Close())
+	opts := small(fsys)
+	opts.SegmentBytes *= 4
+	j = mustOpen(t, opts)
+	all := appendN(t, j, journaltest.NewBodies(), 2, 50<<10)
+	if segs := j.Segments(); len(segs) != 1 || segs[0].Bytes != opts.SegmentBytes {
+		t.Fatalf("segments %+v", segs)
+	}
+	must(t, j.Close())
+	j = mustOpen(t, opts)
+	if got := j.Head(); got.Number != 2 || got.Chain != all[1].Chain {
+		t.Fatalf("head %+v", got)
+	}
+}
+
 // TestJ1_NothingAClientSendsLooksLikeACommit builds a record from all that a
 // client can learn, which is everything but the salt.
 func TestJ1_NothingAClientSendsLooksLikeACommit(t *testing.T) {
@@ -411,68 +352,4 @@ func TestJ1_NothingAClientSendsLooksLikeACommit(t *testing.T) {
 	if j.key.verify(&head, b[:recordHeaderBytes], b[recordHeaderBytes:recordHeaderBytes+n]) == nil {
 		t.Fatal("a record made without the salt was taken")
 	}
-}
-
-var golden = flag.Bool("golden", false, "write testdata/format1 anew")
-
-// TestFormat1StaysReadable opens a journal that was written when format 1 was new.
-func TestFormat1StaysReadable(t *testing.T) {
-	const kept = "testdata/format1"
-	if *golden {
-		writeGolden(t, kept)
-	}
-	dir := t.TempDir()
-	must(t, os.CopyFS(dir, os.DirFS(kept)))
-	opts := Options{Dir: dir, SegmentBytes: segmentBytesMin}
-	report, err := Verify(opts, nil)
-	must(t, err)
-	if len(report.Damage) > 0 || report.Commits != 4 || report.Mark != 6 {
-		t.Fatalf("report %+v", report)
-	}
-	j := mustOpen(t, opts)
-	b := journaltest.NewBodies()
-	for n := uint64(1); n <= 6; n++ {
-		body := b.Next(5000, likes)
-		c, err := j.Read(n)
-		var hole *journal.HoleError
-		if n <= 2 && errors.As(err, &hole) {
-			continue
-		}
-		if err != nil || !bytes.Equal(c.Body, body) {
-			t.Fatalf("commit %d: %v", n, err)
-		}
-	}
-	if got := j.Head(); got.Chain != goldenChain {
-		t.Fatalf("chain is %#x", got.Chain)
-	}
-	if got := j.Stream(likes); got != (journal.StreamState{Last: 6, Writes: 6, Removed: 2}) {
-		t.Fatalf("stream is %+v", got)
-	}
-	if e, err := j.NextEpoch(); err != nil || e != epochStep+1 {
-		t.Fatalf("epoch %d, %v", e, err)
-	}
-	if text, err := j.LoadFile("catalog"); err != nil || string(text) != "a catalog" {
-		t.Fatalf("catalog %q, %v", text, err)
-	}
-}
-
-const goldenChain = 0xeb29c3cff95d8be4
-
-// writeGolden makes three segments, one of them trimmed.
-func writeGolden(t *testing.T, dir string) {
-	must(t, os.RemoveAll(dir))
-	opts := Options{Dir: dir, SegmentBytes: segmentBytesMin, Random: strings.NewReader("sluice, format one, 2026"),
-		Now: func() time.Time { return time.Unix(1_790_000_000, 0) }}
-	j := mustOpen(t, opts)
-	b := journaltest.NewBodies()
-	appendN(t, j, b, 6, 5000) // two blocks each: one to a segment of four blocks
-	for _, s := range j.Segments()[:2] {
-		must(t, j.Remove(s.First))
-	}
-	_, err := j.NextEpoch()
-	must(t, err)
-	must(t, j.SaveFile("catalog", []byte("a catalog")))
-	must(t, j.Close())
-	must(t, os.Remove(filepath.Join(dir, lockFile)))
-	t.Logf("chain %#x", j.head.Chain)
 }

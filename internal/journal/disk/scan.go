@@ -14,17 +14,18 @@ const windowBytes = 1 << 20
 // window reads a file forward through one buffer.
 type window struct {
 	file vfs.File
+	path string
 	size int64
 	buf  []byte
 	at   int64 // where buf starts
 }
 
-func newWindow(f vfs.File) (*window, error) {
+func newWindow(f vfs.File, path string) (*window, error) {
 	size, err := f.Size()
 	if err != nil {
 		return nil, err
 	}
-	return &window{file: f, size: size}, nil
+	return &window{file: f, path: path, size: size}, nil
 }
 
 // bytes gives n bytes from off, fewer at the end of the file. They are valid
@@ -102,6 +103,7 @@ type position struct {
 	number uint64 // last commit before off
 	chain  uint64
 	off    int64
+	path   string // of the file that off is in
 }
 
 // walk calls each for the records that continue from p and gives the position
@@ -121,7 +123,7 @@ func (w *window) walk(k *key, p position, each func(r record, off int64) error) 
 		if err := each(r, p.off); err != nil {
 			return p, nil, err
 		}
-		p = position{number: r.number, chain: r.chain, off: p.off + int64(recordBytes(len(r.body)))}
+		p = position{r.number, r.chain, p.off + int64(recordBytes(len(r.body))), w.path}
 	}
 	return p, nil, nil
 }

@@ -55,6 +55,7 @@ type survey struct {
 	vouch    vouched
 	epochMax uint64
 	streams  *streamTable
+	each     visit // may be nil
 	progress func(done, total int64)
 	done     int64
 	total    int64
@@ -72,7 +73,7 @@ type visit func(r record, path string, off int64) error
 // meanwhile, so the order matters: what the mark vouches for is in a file that
 // is listed after it, and a listed file that is gone by the end is in the
 // checkpoint that is read then.
-func (s *survey) explore(each visit) error {
+func (s *survey) explore() error {
 	var err error
 	if s.vouch, err = readMark(s.opts.FS, s.opts.Dir, &s.key); err != nil {
 		return err
@@ -94,7 +95,7 @@ func (s *survey) explore(each visit) error {
 		if covers(s.state.holes, first, first) {
 			continue
 		}
-		seg, err := s.segment(first, each)
+		seg, err := s.segment(first)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -149,14 +150,14 @@ func (s *survey) noteDamage(err error) error {
 	return nil
 }
 
-func (s *survey) segment(first uint64, each visit) (surveyed, error) {
+func (s *survey) segment(first uint64) (surveyed, error) {
 	out := surveyed{path: filepath.Join(s.opts.Dir, segmentName(first)), first: first}
 	f, err := s.opts.FS.Open(out.path)
 	if err != nil {
 		return out, err
 	}
 	defer f.Close()
-	w, err := newWindow(f)
+	w, err := newWindow(f, out.path)
 	if err != nil {
 		return out, err
 	}
@@ -165,7 +166,7 @@ func (s *survey) segment(first uint64, each visit) (surveyed, error) {
 		return out, fmt.Errorf("%s: %w", out.path, err)
 	}
 	out.size, out.bytes = w.size, h.bytes
-	p := position{number: first - 1, chain: h.before, off: blockBytes}
+	p := position{first - 1, h.before, blockBytes, out.path}
 	if bad != nil {
 		out.bytes = w.size
 		out.damage = append(out.damage, Damage{File: out.path, Got: bad.got, Want: bad.want, First: 1})
@@ -173,18 +174,18 @@ func (s *survey) segment(first uint64, each visit) (surveyed, error) {
 			p.chain = r.prev
 		}
 	}
-	return out, s.runs(&out, w, p, each)
+	return out, s.runs(&out, w, p)
 }
 
 // runs reads a segment to its end and goes over what is damaged.
-func (s *survey) runs(out *surveyed, w *window, p position, each visit) error {
+func (s *survey) runs(out *surveyed, w *window, p position) error {
 	for {
 		start := p
 		end, bad, err := w.walk(&s.key, p, func(r record, off int64) error {
 			s.count(off)
 			s.touch(r)
-			if each != nil {
-				return each(r, out.path, off)
+			if s.each != nil {
+				return s.each(r, out.path, off)
 			}
 			return nil
 		})
@@ -207,7 +208,7 @@ func (s *survey) runs(out *surveyed, w *window, p position, each visit) error {
 			return out.tail(w, end, bad)
 		}
 		out.damage = append(out.damage, Damage{File: out.path, Offset: end.off, Got: bad.got, Want: bad.want, First: end.number + 1, Last: later.number - 1})
-		p = position{number: later.number - 1, chain: later.prev, off: at}
+		p = position{later.number - 1, later.prev, at, out.path}
 	}
 }
 
@@ -236,8 +237,7 @@ func (s *survey) touch(r record) {
 
 // judge puts the files together and compares them with checkpoint and mark.
 func (s *survey) judge() {
-	var p position
-	path := filepath.Join(s.opts.Dir, segmentName(1))
+	p := position{path: filepath.Join(s.opts.Dir, segmentName(1))}
 	for i := range s.segs {
 		seg := &s.segs[i]
 		if seg.torn != nil && i < len(s.segs)-1 {
@@ -245,18 +245,17 @@ func (s *survey) judge() {
 		}
 		s.damage = append(s.damage, seg.damage...)
 		for _, r := range seg.runs {
-			p = s.connect(p, path, seg, r)
-			path = seg.path
+			p = s.connect(p, seg, r)
 		}
 	}
 	s.end = follow(s.state.holes, p, math.MaxUint64)
-	s.judgeMark(path)
+	s.judgeMark()
 }
 
-// connect adds a run to the history that ends at p, in the file path.
-func (s *survey) connect(p position, path string, seg *surveyed, r run) position {
+// connect adds a run of a segment to the history that ends at p.
+func (s *survey) connect(p position, seg *surveyed, r run) position {
 	p = follow(s.state.holes, p, r.first)
-	end := position{number: r.last, chain: r.after, off: r.end}
+	end := position{r.last, r.after, r.end, seg.path}
 	switch {
 	case r.first == p.number+1 && r.before == p.chain:
 	case r.last == p.number && r.after == p.chain:
@@ -264,7 +263,7 @@ func (s *survey) connect(p position, path string, seg *surveyed, r run) position
 	case r.first > p.number+1:
 		note := fmt.Sprintf("commits %d to %d are in no file", p.number+1, r.first-1)
 		if r.first == seg.first {
-			s.damage = append(s.damage, Damage{File: path, Offset: p.off, Got: fmt.Sprintf("commit %d in %s next", r.first, seg.path),
+			s.damage = append(s.damage, Damage{File: p.path, Offset: p.off, Got: fmt.Sprintf("commit %d in %s next", r.first, seg.path),
 				Want: fmt.Sprintf("commit %d", p.number+1), First: p.number + 1, Last: r.first - 1})
 		} else if n := len(seg.damage); n > 0 {
 			note = fmt.Sprintf("%s at offset %d: got %s, want %s", seg.path, seg.damage[n-1].Offset, seg.damage[n-1].Got, seg.damage[n-1].Want)
@@ -279,14 +278,14 @@ func (s *survey) connect(p position, path string, seg *surveyed, r run) position
 }
 
 // judgeMark tells a torn end, which the next start cuts, from a lost one.
-func (s *survey) judgeMark(path string) {
+func (s *survey) judgeMark() {
 	lost := s.vouch.number > s.end.number
 	if n := len(s.segs); n > 0 && s.segs[n-1].torn != nil && lost {
 		torn := *s.segs[n-1].torn
 		torn.Last = s.vouch.number
 		s.damage = append(s.damage, torn)
 	} else if lost {
-		s.damage = append(s.damage, Damage{File: path, Offset: s.end.off, Got: "the end of the journal",
+		s.damage = append(s.damage, Damage{File: s.end.path, Offset: s.end.off, Got: "the end of the journal",
 			Want: fmt.Sprintf("commit %d, which the mark says was acknowledged", s.vouch.number), First: s.end.number + 1, Last: s.vouch.number})
 	}
 }

@@ -328,6 +328,16 @@ func (c *Cluster) NewDatabase(t testing.TB) string {
 	return c.DSN(name)
 }
 
+// NewSchema makes an empty schema and gives a DSN under which it is the whole
+// search path. It costs a hundredth of a database; what a test shares with
+// others is the database's name, its roles and its advisory locks.
+func (c *Cluster) NewSchema(t testing.TB) string {
+	t.Helper()
+	name := fmt.Sprintf("s%d", databases.Add(1))
+	c.Exec(t, c.DSN("postgres"), "CREATE SCHEMA "+name)
+	return c.DSN("postgres") + "&search_path=" + name
+}
+
 // Exec runs statements on a connection of their own.
 func (c *Cluster) Exec(t testing.TB, dsn string, statements ...string) {
 	t.Helper()

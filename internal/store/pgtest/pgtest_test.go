@@ -13,7 +13,7 @@ func TestServerKeepsWhatWasCommittedThroughKill(t *testing.T) {
 	c := pgtest.Start(t)
 	dsn := c.NewDatabase(t)
 	c.Exec(t, dsn, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1)")
-	for _, stop := range []func(){c.Kill, c.StopImmediate, c.Stop} {
+	for _, stop := range []func(){c.Kill, c.Stop} {
 		stop()
 		if err := c.Start(); err != nil {
 			t.Fatal(err)

@@ -127,13 +127,17 @@ func (a *applier) unlocked(ctx context.Context, units []unit) ([]unit, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.x.add("savepoint", &statement{sql: "SAVEPOINT sluice"})
 	a.x.add("locks", &statement{sql: a.t.lookup(nil, "")}, params...)
 	a.x.add("locks", &statement{sql: a.t.lookup(nil, " FOR NO KEY UPDATE OF t SKIP LOCKED")}, params...)
+	a.x.add("savepoint", &statement{sql: "RELEASE SAVEPOINT sluice"})
 	results, err := a.x.send(ctx)
-	if err != nil {
+	if err != nil && classify(err) == refused { // a key out of the column's range: halving finds it
+		return units, a.back(ctx)
+	} else if err != nil {
 		return nil, err
 	}
-	there, free := places(results[0], len(units)), places(results[1], len(units))
+	there, free := places(results[1], len(units)), places(results[2], len(units))
 	strict := !a.t.own && a.t.group.Existing.MissingRow == schema.MissingReject
 	var rest []unit
 	for i, u := range units {
@@ -220,12 +224,18 @@ func (a *applier) attempt(ctx context.Context, entries []sluice.Entry) error {
 		return err
 	}
 	a.x.rows = rows
+	if back := a.back(ctx); back != nil {
+		return back
+	}
+	return err
+}
+
+// back takes back what was done since the savepoint.
+func (a *applier) back(ctx context.Context) error {
 	a.x.queued, a.x.batch, a.x.counts = nil, pgconn.Batch{}, false
 	a.x.add("savepoint", &statement{sql: "ROLLBACK TO SAVEPOINT sluice"})
 	a.x.add("savepoint", &statement{sql: "RELEASE SAVEPOINT sluice"})
-	if _, back := a.x.send(ctx); back != nil {
-		return back
-	}
+	_, err := a.x.send(ctx)
 	return err
 }
 

@@ -47,7 +47,6 @@ type attribute struct {
 	typ, base               string // without length; base is typ but for domains
 	generated, identity     string
 	deterministic, isDomain bool
-	declared                string // what to_regtype made of the config's native(NAME)
 }
 
 type uniqueIndex struct {

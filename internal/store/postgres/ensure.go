@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,8 +14,9 @@ import (
 	"sluice.dev/sluice/internal/store"
 )
 
-// ddlLock keeps two processes from making the same tables at once.
-const ddlLock = "SELECT pg_advisory_xact_lock(hashtextextended('sluice ddl', 0))"
+// ddlLock keeps two processes from making the same tables at once. An ALTER
+// TABLE that waits long for its lock makes everybody else wait behind it.
+const ddlLock = "SELECT set_config('lock_timeout', '5s', true), pg_advisory_xact_lock(hashtextextended('sluice ddl', 0))"
 
 // Ensure checks the shard's identity before it makes anything, so that a wrong
 // URL does not leave tables in somebody else's database (S6).
@@ -49,6 +49,7 @@ func (s *Shard) Ensure(ctx context.Context, id store.Identity, groups []*schema.
 	}
 	db.guard = cat.functions["sluice_guard"]
 	db.flush = cat.relations["sluice_flush"] != nil
+	s.serialMax.Store(s.serial.Load() + namedStatementsMax)
 	db.texts = makeTexts(s, db.schema)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -293,5 +294,3 @@ func (s *Shard) connectTargets(cat *catalog, db *database, groups []*schema.Grou
 	}
 	return nil
 }
-
-func unixTime(seconds int64) time.Time { return time.Unix(seconds, 0) }

@@ -201,6 +201,7 @@ func (b *bench) until(query, answer string) {
 		if got == answer {
 			return
 		}
+		time.Sleep(5 * time.Millisecond) // the other processes need the cores
 		if time.Now().After(deadline) {
 			b.Fatalf("%s\nanswers %q, never %q", query, got, answer)
 		}

@@ -268,7 +268,7 @@ func TestS5_CrashWithSynchronousCommit(t *testing.T) {
 		t.Errorf("warned %q", b.warned)
 	}
 	b.apply("counters", `"key":1,"add":{"n":1}`)
-	c.Kill()
+	c.StopImmediate()
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -19,26 +19,16 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 func TestConformance(t *testing.T) {
 	storetest.Run(t, storetest.Options{URL: "postgres://test", Mapped: true, New: func(t *testing.T) storetest.Database {
-		return database(t, pgtest.Shared(t), "")
-	}})
-}
-
-// TestConformanceUnnamed is the suite as behind a pooler: no statement has a name.
-func TestConformanceUnnamed(t *testing.T) {
-	if testing.Short() {
-		t.Skip("-short")
-	}
-	storetest.Run(t, storetest.Options{URL: "postgres://test", Mapped: true, Rounds: 20, New: func(t *testing.T) storetest.Database {
-		return database(t, pgtest.Shared(t), "&default_query_exec_mode=exec")
+		return database(t, pgtest.Shared(t))
 	}})
 }
 
 // database is a fresh database of a cluster as the suite wants it.
-func database(t *testing.T, c *pgtest.Cluster, options string) storetest.Database {
-	dsn := c.NewDatabase(t)
+func database(t *testing.T, c *pgtest.Cluster) storetest.Database {
+	dsn := c.NewSchema(t)
 	return storetest.Database{
 		Open: func(t *testing.T, o store.Options) store.Shard {
-			o.Shard.URL = dsn + options
+			o.Shard.URL = dsn
 			s, err := postgres.Open(o)
 			if err != nil {
 				t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -32,10 +33,14 @@ func (s *Shard) Read(ctx context.Context, g *schema.Group, keys [][]byte) ([]sto
 	}
 	x := &tx{s: s, conn: conn}
 	defer x.end(ctx)
-	x.add("begin", &statement{sql: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"})
-	x.add("cursor", &statement{sql: "SELECT epoch, commit, chain, exceptions, extract(epoch FROM at)::float8::bigint FROM " + db.schema + ".sluice_cursor WHERE group_id = $1::integer AND owner = 'owner'"}, be32(uint32(g.ID)))
 	rows := make([]store.Row, len(keys))
 	shown := t.shown()
+	st := s.lookupStatement(t, "read", func() string { return t.lookup(t.resultExprs(shown), "") })
+	if err := x.prepare(ctx, st); err != nil {
+		return nil, cur, s.outcome(doing, err)
+	}
+	x.add("begin", &statement{sql: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"})
+	x.add("cursor", &statement{sql: "SELECT epoch, commit, chain, exceptions, (extract(epoch FROM at) * 1000000)::bigint FROM " + db.schema + ".sluice_cursor WHERE group_id = $1::integer AND owner = 'owner'"}, be32(uint32(g.ID)))
 	if len(keys) > 0 {
 		w := &writer{x: x, t: t}
 		w.entries = make([]sluice.Entry, len(keys))
@@ -46,17 +51,14 @@ func (s *Shard) Read(ctx context.Context, g *schema.Group, keys [][]byte) ([]sto
 		if err != nil {
 			return nil, cur, s.wrap(doing, err)
 		}
-		st := s.lookupStatement(t, "read", func() string { return t.lookup(t.resultExprs(shown), "") })
-		if err := x.prepare(ctx, st); err != nil {
-			return nil, cur, s.outcome(doing, err)
-		}
 		x.add("rows", st, params...)
 	}
-	results, err := x.commit(ctx)
+	x.add("end", &statement{sql: "COMMIT"}) // nothing was written: a lost answer is no unknown outcome
+	results, err := x.send(ctx)
 	if err != nil {
 		return nil, cur, s.outcome(doing, err)
 	}
-	if err := s.readCursor(&cur, results[1].Rows); err != nil {
+	if err := readCursor(&cur, results[1].Rows); err != nil {
 		return nil, cur, err
 	}
 	if len(keys) > 0 {
@@ -103,7 +105,7 @@ func (t *target) readRows(rows []store.Row, columns []int, results [][][]byte) e
 	return nil
 }
 
-func (s *Shard) readCursor(cur *store.Cursor, rows [][][]byte) (err error) {
+func readCursor(cur *store.Cursor, rows [][][]byte) (err error) {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -111,7 +113,7 @@ func (s *Shard) readCursor(cur *store.Cursor, rows [][][]byte) (err error) {
 	cur.Found = true
 	cur.Epoch, cur.Commit, cur.Chain = binary.BigEndian.Uint64(r[0]), binary.BigEndian.Uint64(r[1]), binary.BigEndian.Uint64(r[2])
 	cur.Except, err = unpackExceptions(r[3])
-	cur.At = unixTime(int64(binary.BigEndian.Uint64(r[4])))
+	cur.At = time.UnixMicro(int64(binary.BigEndian.Uint64(r[4])))
 	return err
 }
 

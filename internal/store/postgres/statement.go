@@ -79,9 +79,10 @@ func (s *Shard) statement(t *target, sh shape) *statement {
 	return s.unnamedBehindPooler(st)
 }
 
-// newName names a statement, or does not, once there are too many.
+// newName names a statement, or does not, once there are too many. A name is
+// never used again for another text: a connection may still know the older one.
 func (s *Shard) newName() string {
-	if n := s.serial.Add(1); n <= namedStatementsMax {
+	if n := s.serial.Add(1); n <= s.serialMax.Load() {
 		return fmt.Sprintf("sluice_%d", n)
 	}
 	return ""
@@ -130,9 +131,9 @@ func (t *target) text(sh shape, fields []*field, source string) string {
 	case upsert:
 		return t.upsertText(sh, fields, source)
 	case mergeIn:
-		return t.mergeText(sh, fields, source)
+		return t.mergeText(fields, source)
 	case update:
-		return "UPDATE " + t.table + " AS t SET " + strings.Join(t.assignments(sh, fields, true), ", ") + " FROM " + source + " WHERE " + t.match(fields)
+		return "UPDATE " + t.table + " AS t SET " + strings.Join(t.assignments(fields, true), ", ") + " FROM " + source + " WHERE " + t.match(fields)
 	case remove:
 		return "DELETE FROM " + t.table + " AS t USING " + source + " WHERE " + t.match(fields)
 	default: // defaults
@@ -239,7 +240,7 @@ func (t *target) latest() *field {
 
 // assignments change a row of a mapped table. guarded: a latest_by row that is
 // older leaves every column as it is but still counts as found.
-func (t *target) assignments(sh shape, fields []*field, guarded bool) []string {
+func (t *target) assignments(fields []*field, guarded bool) []string {
 	var set []string
 	for i, f := range fields {
 		if t.isKey(f) {
@@ -262,7 +263,7 @@ func (t *target) assignments(sh shape, fields []*field, guarded bool) []string {
 		}
 		return set
 	}
-	newer := "t." + latest.name + " IS NULL OR " + t.latestSource(sh, fields) + " >= t." + latest.name
+	newer := "t." + latest.name + " IS NULL OR " + t.latestSource(fields) + " >= t." + latest.name
 	for i, one := range set {
 		name, next, _ := strings.Cut(one, " = ")
 		set[i] = name + " = CASE WHEN " + newer + " THEN " + next + " ELSE t." + name + " END"
@@ -270,7 +271,7 @@ func (t *target) assignments(sh shape, fields []*field, guarded bool) []string {
 	return set
 }
 
-func (t *target) latestSource(_ shape, fields []*field) string {
+func (t *target) latestSource(fields []*field) string {
 	latest := t.latest()
 	for i, f := range fields {
 		if f == latest {
@@ -283,12 +284,12 @@ func (t *target) latestSource(_ shape, fields []*field) string {
 // mergeText: INSERT ... ON CONFLICT checks constraints on the row to insert
 // first, so -3 on a row of 5 fails CHECK (n >= 0) and a partial row fails NOT
 // NULL; MERGE checks only the row that results (S9).
-func (t *target) mergeText(sh shape, fields []*field, from string) string {
+func (t *target) mergeText(fields []*field, from string) string {
 	sql := "MERGE INTO " + t.table + " AS t USING " + from + " ON " + t.match(fields)
-	set := t.assignments(sh, fields, false)
+	set := t.assignments(fields, false)
 	matched := "WHEN MATCHED"
 	if latest := t.latest(); latest != nil {
-		matched += " AND (t." + latest.name + " IS NULL OR " + t.latestSource(sh, fields) + " >= t." + latest.name + ")"
+		matched += " AND (t." + latest.name + " IS NULL OR " + t.latestSource(fields) + " >= t." + latest.name + ")"
 	}
 	if len(set) == 0 {
 		sql += " WHEN MATCHED THEN DO NOTHING"

@@ -109,14 +109,26 @@ func (x *tx) addCounted(step string, want int, st *statement, params ...[]byte) 
 	x.batch.ExecParams(st.sql, params, nil, binaryFormat, binaryFormat)
 }
 
-// prepare makes sure that this connection knows the statement by its name.
+// prepare makes sure that this connection knows the statement by its name. It
+// first sends what is queued: parsing takes a lock on the table, and only
+// behind BEGIN and the settings does lock_timeout end the wait for it.
 func (x *tx) prepare(ctx context.Context, st *statement) error {
-	if st.name == "" {
+	custom := x.conn.Conn().PgConn().CustomData()
+	known, _ := custom["sluice"].(map[string]bool)
+	if st.name == "" || known[st.name] {
 		return nil
 	}
-	if _, err := x.conn.Conn().Prepare(ctx, st.name, st.sql); err != nil {
-		return &failure{"prepare " + st.sql, err}
+	if _, err := x.send(ctx); err != nil {
+		return err
 	}
+	if _, err := x.conn.Conn().Prepare(ctx, st.name, st.sql); err != nil {
+		return &failure{"prepare", err}
+	}
+	if known == nil {
+		known = map[string]bool{}
+		custom["sluice"] = known
+	}
+	known[st.name] = true
 	return nil
 }
 

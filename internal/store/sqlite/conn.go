@@ -106,7 +106,8 @@ func (c *conn) run(statements ...string) error {
 	return nil
 }
 
-// each calls f for each row; the values are f's to keep, the slice is not.
+// each calls f for each row; the values are f's to keep, the slice is not. f
+// must not use the connection: preparing may close the statement under way.
 func (c *conn) each(query string, args []driver.Value, f func(row []driver.Value) error) error {
 	s, err := c.prepare(query)
 	if err != nil {

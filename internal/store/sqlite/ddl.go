@@ -50,6 +50,9 @@ func (s *Shard) Ensure(ctx context.Context, id store.Identity, groups []*schema.
 				if _, err := s.inspect(w, g); err != nil {
 					return err
 				}
+				if err := s.warnOf(w, g); err != nil {
+					return err
+				}
 			}
 		}
 		_, err = w.exec(`INSERT INTO sluice_meta (one, format, journal, store, shard, map_version) VALUES (1, ?, ?, ?, ?, ?)

@@ -72,11 +72,16 @@ func (s *Shard) inspect(c *conn, g *schema.Group) (*facts, error) {
 	if f.parents, err = c.texts(`SELECT DISTINCT "table" FROM pragma_foreign_key_list(?)`, table); err != nil {
 		return nil, err
 	}
-	triggers, err := c.texts("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND lower(tbl_name) = lower(?)", table)
+	return f, nil
+}
+
+// warnOf tells people what a mapped table costs, at Ensure only.
+func (s *Shard) warnOf(c *conn, g *schema.Group) error {
+	triggers, err := c.texts("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND lower(tbl_name) = lower(?)", tableOf(g))
 	if len(triggers) > 0 {
-		s.o.Warn(fmt.Sprintf("%s: table %s has the triggers %s, which run for each row and slow draining down; they see a row once for many writes", s.where(), table, strings.Join(triggers, ", ")))
+		s.o.Warn(fmt.Sprintf("%s: table %s has the triggers %s, which run for each row and slow draining down; they see a row once for many writes", s.where(), tableOf(g), strings.Join(triggers, ", ")))
 	}
-	return f, err
+	return err
 }
 
 func checkColumns(g *schema.Group, cols map[string]*column, ddl string, f *facts) (faults []string) {

@@ -60,7 +60,7 @@ func Open(o store.Options) (*Shard, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("%s: cannot make the folder: %w", s.where(), err)
 	}
-	w, err := openConn(path, s.busy(), "journal_mode=WAL", "synchronous="+s.synchronous(), "foreign_keys=ON", "recursive_triggers=ON",
+	w, err := openConn(path, s.busy(), "journal_mode=WAL", "synchronous="+s.synchronous(), "foreign_keys=ON",
 		fmt.Sprintf("cache_size=-%d", writerCacheKiB), fmt.Sprintf("wal_autocheckpoint=%d", walPages), fmt.Sprintf("journal_size_limit=%d", walBytesMax))
 	if err != nil {
 		return nil, s.failure(err)

@@ -11,8 +11,7 @@ import (
 	"sluice.dev/sluice/internal/store"
 )
 
-// Together implements store.RowTx: rows of own tables that one plan can write,
-// each of another key.
+// Together implements store.RowTx: rows of own tables that one plan can write.
 func (t *tx) Together(entries []sluice.Entry) (n int, done bool, err error) {
 	if !t.l.own {
 		return len(entries), false, nil
@@ -24,14 +23,16 @@ func (t *tx) Together(entries []sluice.Entry) (n int, done bool, err error) {
 	t.args = t.args[:0]
 	for i := range p.rows {
 		e := &entries[i]
-		if !alone(e) || t.sameKey(entries, i) || !neutral && !sameColumns(e.Cells, entries[0].Cells) {
+		if !alone(e) || !neutral && !sameColumns(e.Cells, entries[0].Cells) {
 			return max(i, 1), false, nil
 		}
 		if ok, err := t.appendRow(e, p, neutral); !ok || err != nil {
 			return i + 1, false, err
 		}
 	}
-	if t.sameKey(entries, p.rows) { // the last key goes on: its entries stand or fall together
+	// A key may come twice in one statement, but not go on behind it: its entries
+	// stand or fall together, and half of them applied would be tried again.
+	if !t.l.group.Events && p.rows < len(entries) && bytes.Equal(entries[p.rows].Key, entries[p.rows-1].Key) {
 		return p.rows, false, nil
 	}
 	if _, err := t.w.exec(p.several, t.args...); err != nil {
@@ -42,11 +43,6 @@ func (t *tx) Together(entries []sluice.Entry) (n int, done bool, err error) {
 		return p.rows, false, err
 	}
 	return p.rows, true, nil
-}
-
-// sameKey tells whether entry i changes the row of the entry before it.
-func (t *tx) sameKey(entries []sluice.Entry, i int) bool {
-	return !t.l.group.Events && i > 0 && i < len(entries) && bytes.Equal(entries[i].Key, entries[i-1].Key)
 }
 
 // alone tells whether an entry is a plain change.

@@ -208,6 +208,57 @@ func testUnfold(f *fixture) {
 	f.wantRow(g, keys{2}, cells{"name": "two"})
 }
 
+// testStandTogether refuses the second entry of a key wherever the key lies in
+// the batch: the first must count once, though all of the key is tried again.
+func testStandTogether(f *fixture) {
+	f.start()
+	g := f.group("counters")
+	for place := range 20 {
+		var entries []sluice.Entry
+		for id := range 40 {
+			entries = append(entries, f.entry(g, keys{place*100 + id}, cells{"n": 1}))
+		}
+		key := place*100 + place
+		entries = append(entries, f.entry(g, keys{key}, cells{"n": int64(math.MaxInt64)}), f.entry(g, keys{key}, cells{"n": 5}))
+		b := f.batch(g, entries...)
+		b.Unfold = func(k []byte) (pieces []sluice.Entry) {
+			for _, e := range b.Entries {
+				if string(e.Key) == string(k) {
+					pieces = append(pieces, e)
+				}
+			}
+			return pieces
+		}
+		r := f.applyBatch(b)
+		if len(r.Rejected) != 1 || r.Rejected[0].Ordinal != 40 {
+			f.Errorf("place %d: rejected %+v, want the second entry of the key", place, r.Rejected)
+		}
+		f.wantSums(g, place*100, 40, map[int]int64{key: 6})
+	}
+}
+
+// wantSums checks column n of the rows with ids from..from+n-1: 1 but for what other says.
+func (f *fixture) wantSums(g *schema.Group, from, n int, other map[int]int64) {
+	f.Helper()
+	var all [][]byte
+	for id := range n {
+		all = append(all, f.key(g, keys{from + id}))
+	}
+	rows, _, err := f.shard.Read(f.ctx, g, all)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for i, row := range rows {
+		want, ok := other[from+i]
+		if !ok {
+			want = 1
+		}
+		if !row.Found || row.Values[g.Column([]byte("n")).Index].Num != want {
+			f.Errorf("row %d is %+v, want n = %d", from+i, row, want)
+		}
+	}
+}
+
 func testOnceMore(f *fixture) {
 	f.needSQL()
 	f.start()
@@ -269,12 +320,7 @@ func testOverflow(f *fixture) {
 	if len(r.Rejected) != 1 || r.Rejected[0].SQLState != "22003" || r.Rows != 39 {
 		f.Fatalf("%d rows, rejected %+v; want 39, and the sum that overflows with 22003", r.Rows, r.Rejected)
 	}
-	for id := range 40 {
-		if id != 1 {
-			f.wantRow(g, keys{id}, cells{"n": 1})
-		}
-	}
-	f.wantRow(g, keys{1}, cells{"n": int64(math.MaxInt64)})
+	f.wantSums(g, 0, 40, map[int]int64{1: math.MaxInt64})
 	f.apply(g, f.entry(g, keys{1}, cells{"n": -1}))
 	f.wantRow(g, keys{1}, cells{"n": int64(math.MaxInt64 - 1)})
 }
@@ -311,6 +357,26 @@ func testRejectsMax(f *fixture) {
 	f.wantCounts(g, 2, 0)
 }
 
+// testMassRejects: when all of a large batch is refused, the table has changed.
+func testMassRejects(f *fixture) {
+	f.needMapped()
+	f.start()
+	g := f.group("people")
+	var entries []sluice.Entry
+	for id := range 1000 {
+		entries = append(entries, f.entry(g, keys{id}, cells{"name": "far too long a name"}))
+	}
+	_, err := f.shard.Apply(f.ctx, f.batch(g, entries...))
+	f.wantStop(err, "mass_rejects")
+	f.take(g)
+	f.wantCounts(g, 0, 0)
+	r := f.apply(g, append(entries, f.entry(g, keys{1000}, cells{"name": "good"}))...)
+	if len(r.Rejected) != 1000 { // one good row tells that the table still takes some
+		f.Errorf("%d rejected, want 1000", len(r.Rejected))
+	}
+	f.wantRow(g, keys{1000}, cells{"name": "good"})
+}
+
 func testForeignKey(f *fixture) {
 	f.needSQL()
 	f.start()
@@ -333,11 +399,21 @@ func testForeignKey(f *fixture) {
 		f.Errorf("parked %+v, want the entry that follows", r.Parked)
 	}
 	f.wantNone(g, 1)
+	// Within one batch too: what came after the entry that waits, waits behind it.
+	pieces := []sluice.Entry{f.entry(g, keys{3}, cells{"name": "first"}), f.entry(g, keys{3}, cells{"owner_id": 9}), f.entry(g, keys{3}, cells{"name": "third"})}
+	b = f.batch(g, pieces...)
+	pieces = b.Entries
+	b.ParentsPassed, b.Unfold = behind, func([]byte) []sluice.Entry { return pieces }
+	if r = f.applyBatch(b); len(r.Parked) != 2 {
+		f.Errorf("parked %+v, want the second and the third entry", r.Parked)
+	}
+	f.wantRow(g, keys{3}, cells{"name": "first", "owner_id": nil})
 	f.db.Exec(f.T, `INSERT INTO people (id, name) VALUES (9, 'owner')`)
-	if r = f.unpark(g, behind); len(r.Unparked) != 2 || len(r.Rejected) != 0 {
-		f.Errorf("unparked %+v, rejected %+v; want both to leave", r.Unparked, r.Rejected)
+	if r = f.unpark(g, behind); len(r.Unparked) != 4 || len(r.Rejected) != 0 {
+		f.Errorf("unparked %+v, rejected %+v; want all to leave", r.Unparked, r.Rejected)
 	}
 	f.wantRow(g, keys{1}, cells{"owner_id": 9, "name": "max"})
+	f.wantRow(g, keys{3}, cells{"owner_id": 9, "name": "third"})
 	f.wantCounts(g, 0, 0)
 }
 

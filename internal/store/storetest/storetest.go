@@ -157,10 +157,12 @@ func Run(t *testing.T, o Options) {
 		{"S9_MissingRowReject", testMissingRow},
 		{"S10_RejectsAmongGoodRows", testRejects},
 		{"S10_RejectIsUnfolded", testUnfold},
+		{"S10_EntriesOfAKeyStandTogether", testStandTogether},
 		{"S10_OnceMoreBehindTheRest", testOnceMore},
 		{"S10_ReplayMarksTheReject", testReplay},
 		{"S10_OverflowIsRejected", testOverflow},
 		{"S10_RejectsMax", testRejectsMax},
+		{"S10_MassRejectsStop", testMassRejects},
 		{"S10_ForeignKeyWaitsForItsParent", testForeignKey},
 		{"S10_ForeignKeyFinal", testForeignKeyFinal},
 		{"S12_MappedDeleteSetsDefaults", testMappedDelete},
@@ -182,5 +184,5 @@ func (o *Options) rounds() int {
 	if o.Rounds > 0 {
 		return o.Rounds
 	}
-	return 60
+	return 40
 }
