@@ -158,6 +158,9 @@ func DecodeBody(data []byte) (Body, error) {
 	if len(data) == 0 {
 		return b, errBody("empty")
 	}
+	if data[0] == 0 {
+		return b, errBody("format 0")
+	}
 	if data[0] > BodyFormat {
 		return b, fmt.Errorf("journal: commit body has format %d, this build reads up to %d: written by a newer Sluice", data[0], BodyFormat)
 	}
@@ -356,7 +359,9 @@ func AppendEntry(b []byte, e *sluice.Entry) []byte {
 func DecodeEntry(data []byte) (sluice.Entry, error) {
 	var e sluice.Entry
 	r := reader{data: data}
-	if format := r.byte(); format > BodyFormat {
+	if format := r.byte(); format == 0 {
+		return e, errBody("entry has format 0")
+	} else if format > BodyFormat {
 		return e, fmt.Errorf("journal: entry has format %d, this build reads up to %d: written by a newer Sluice", format, BodyFormat)
 	}
 	s := Stream{Group: sluice.GroupID(r.uvarint()), Partition: r.byte()}

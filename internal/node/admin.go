@@ -52,6 +52,9 @@ func (n *Node) streamStatus(s *schema.Schema, up float64) []sluice.StreamStatus 
 		for _, k := range pos.Parked {
 			st.Parked += uint64(k.Writes)
 		}
+		if st.State == pipeline.StateDraining && st.Queued == 0 {
+			st.State = pipeline.StateIdle
+		}
 		if pos.Err != nil {
 			st.Error = pos.Err.Error()
 		}
@@ -261,6 +264,9 @@ func (n *Node) reuse() {
 	for name, sh := range shards {
 		if err := n.use(name, sh); err != nil {
 			n.emit(observe.EventShardOut, "store", name.store, "shard", name.shard, "error", err)
+			n.mu.Lock()
+			sh.tried = make(chan struct{})
+			n.mu.Unlock()
 			n.loops.Add(1)
 			go n.reach(name, sh)
 		}

@@ -11,6 +11,7 @@ import (
 	"sluice.dev/sluice/internal/admit"
 	"sluice.dev/sluice/internal/observe"
 	"sluice.dev/sluice/internal/pipeline"
+	"sluice.dev/sluice/internal/store"
 )
 
 const (
@@ -44,6 +45,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.every(markEvery, "mark", func(context.Context) error { return n.journal.SyncMark() })
 	n.every(prepareEvery, "prepare segment", func(context.Context) error { return n.journal.Prepare() })
 	n.startShards()
+	n.awaitShards()
 	if err := n.doors.serve(n); err != nil {
 		return errors.Join(err, n.Close())
 	}
@@ -141,7 +143,14 @@ func (n *Node) every(interval time.Duration, name string, step func(context.Cont
 				return
 			case <-time.After(interval):
 			}
-			if err := step(n.run); err != nil {
+			err := step(n.run)
+			if sluice.CodeOf(err) == sluice.Overloaded && err != nil {
+				// No room on the disk harms nothing: the gate is closed at
+				// disk_reserve, and the next try may find room.
+				n.emit(observe.EventRefusing, "while", name, "error", err)
+				continue
+			}
+			if err != nil {
 				if n.run.Err() == nil {
 					n.fail(fmt.Errorf("%s: %w", name, err))
 				}
@@ -187,6 +196,11 @@ func (n *Node) runDrainer(d *pipeline.Drainer) {
 	said := ""
 	for n.run.Err() == nil {
 		wait, err := d.Step(n.run)
+		var stop *store.StopError
+		if errors.As(err, &stop) && stop.Reason == store.ReasonIOError {
+			n.fail(err) // never retried (J4)
+			return
+		}
 		if err != nil && n.run.Err() == nil {
 			wait = d.Backoff()
 			if err.Error() != said {

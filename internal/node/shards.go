@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice.dev/sluice"
@@ -26,10 +27,14 @@ type shard struct {
 	conf    schema.Shard
 	db      store.Shard // nil until it is reached
 	drained map[sluice.GroupID]*pipeline.Drainer
-	err     error // why it is not in use
+	err     error         // why it is not in use
+	tried   chan struct{} // closed after the first try to reach it
 }
 
-const shardRetry = 2 * time.Second
+const (
+	shardRetry    = 2 * time.Second
+	shardFirstMax = 5 * time.Second // a start waits so long for the first try of each shard
+)
 
 func openShard(o store.Options) (store.Shard, error) {
 	switch o.Store.Driver {
@@ -52,7 +57,7 @@ func (n *Node) openShards(s *schema.Schema) error {
 		for _, conf := range st.Shards {
 			name := shardName{st.Name, conf.Name}
 			if n.shards[name] == nil {
-				n.shards[name] = &shard{store: st, conf: conf, drained: map[sluice.GroupID]*pipeline.Drainer{}}
+				n.shards[name] = &shard{store: st, conf: conf, tried: make(chan struct{}), drained: map[sluice.GroupID]*pipeline.Drainer{}}
 			}
 		}
 	}
@@ -72,11 +77,35 @@ func (n *Node) startShards() {
 	}
 }
 
+// awaitShards waits until each shard was tried once, so that a process that
+// says it is ready can read where its databases are up.
+func (n *Node) awaitShards() {
+	limit := time.After(shardFirstMax)
+	n.mu.Lock()
+	shards := make([]*shard, 0, len(n.shards))
+	for _, sh := range n.shards {
+		shards = append(shards, sh)
+	}
+	n.mu.Unlock()
+	for _, sh := range shards {
+		select {
+		case <-sh.tried:
+		case <-limit:
+			return
+		case <-n.run.Done():
+			return
+		}
+	}
+}
+
 func (n *Node) reach(name shardName, sh *shard) {
 	defer n.loops.Done()
 	said := ""
+	tried := sync.OnceFunc(func() { close(sh.tried) })
+	defer tried()
 	for n.run.Err() == nil {
 		err := n.use(name, sh)
+		tried()
 		if err == nil {
 			return
 		}

@@ -37,6 +37,7 @@ type Acceptor struct {
 	work    chan struct{} // holds a token while open is not empty
 	encoder journal.Encoder
 	sums    [][sluice.Partitions]uint64 // cumulative writes by group and partition; used by Step only
+	added   []added                     // to sums by the commit being written
 	touched []sluice.GroupID
 	notes   notes
 	riding  []journal.Note // in the commit being written
@@ -55,6 +56,11 @@ type AcceptorOptions struct {
 	// Committed is called after each commit is durable and before its receipts,
 	// by Step, with the groups that the commit touches.
 	Committed func(n uint64, groups []sluice.GroupID)
+}
+
+type added struct {
+	stream journal.Stream
+	writes uint64
 }
 
 // commit is one group commit in the making.
@@ -79,6 +85,7 @@ func NewAcceptor(s *schema.Schema, o AcceptorOptions) *Acceptor {
 		*a.sum(stream) = state.Writes
 	}
 	a.encoder.Cumulate = func(s journal.Stream, writes uint64) uint64 {
+		a.added = append(a.added, added{s, writes})
 		sum := a.sum(s)
 		*sum += writes
 		return *sum
@@ -328,6 +335,10 @@ func (a *Acceptor) commit() error {
 
 	from := time.Now()
 	c, err := a.o.Journal.Append(a.encode(at))
+	if sluice.CodeOf(err) == sluice.Overloaded && err != nil {
+		a.withdraw(at, err)
+		return nil
+	}
 	if err != nil {
 		err = &sluice.Error{Code: sluice.Unavailable, Reason: "journal_failed", Err: err,
 			Detail: "the journal cannot be written: " + err.Error() + "; the process stops and recovers at its next start"}
@@ -341,13 +352,37 @@ func (a *Acceptor) commit() error {
 		a.o.Dedup.Done(rec)
 	}
 	at.number = c.Number
-	close(at.done)
+	a.finish(at)
+	return nil
+}
 
+func (a *Acceptor) finish(at *commit) {
+	close(at.done)
 	at.folder.Reset()
 	a.mu.Lock()
 	a.spare = at.folder
 	a.mu.Unlock()
-	return nil
+}
+
+// withdraw takes back a commit that the journal had no room for: nothing of it
+// was written, so its writes are refused and a retry is judged anew.
+func (a *Acceptor) withdraw(at *commit, err error) {
+	for _, x := range a.added {
+		*a.sum(x.stream) -= x.writes
+	}
+	for _, n := range a.riding {
+		a.notes.add(n.Group, n.Reason, n.Count)
+	}
+	for _, rec := range at.records {
+		a.o.Dedup.Abandon(rec.Identity)
+	}
+	_ = at.folder.Each(fold.ByStream, func(e *sluice.Entry) error {
+		a.notes.add(e.Group, sluice.JournalFull, uint64(e.Writes))
+		return nil
+	})
+	a.counts.refused(sluice.JournalFull, uint64(at.writes))
+	at.err = err
+	a.finish(at)
 }
 
 func (a *Acceptor) encode(at *commit) []byte {
@@ -359,7 +394,7 @@ func (a *Acceptor) encode(at *commit) []byte {
 		h.Identities = append(h.Identities, dedup.AppendRecord(nil, rec))
 	}
 	a.encoder.Begin(h)
-	a.touched = a.touched[:0]
+	a.touched, a.added = a.touched[:0], a.added[:0]
 	_ = at.folder.Each(fold.ByStream, func(e *sluice.Entry) error {
 		if n := len(a.touched); n == 0 || a.touched[n-1] != e.Group {
 			a.touched = append(a.touched, e.Group)

@@ -423,3 +423,37 @@ func randomRun(t *testing.T, seed uint64) {
 	}
 	r.balance()
 }
+
+func TestJ4_NoRoomIsARefusalAndNothingOfItCounts(t *testing.T) {
+	r := newRig(t)
+	id := &sluice.Identity{Key: "k", Format: sluice.ChunkFormat}
+	accepted, refused := 0, 0
+	r.disk.SetCapacity(2 << 20)
+	for i := 0; refused == 0 && i < 2000; i++ {
+		_, err := r.write(nil, like(1, 1), fmt.Sprintf(`{"table":"posts","key":%d,"set":{"content":"%02000d"}}`, i, i))
+		switch {
+		case err == nil:
+			accepted++
+		case sluice.CodeOf(err) == sluice.Overloaded:
+			refused++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if refused == 0 {
+		t.Fatal("the disk never filled up")
+	}
+	if _, err := r.write(id, like(1, 1)); sluice.CodeOf(err) != sluice.Overloaded {
+		t.Fatalf("got %v", err)
+	}
+	r.disk.SetCapacity(0)
+	if ack, err := r.write(id, like(1, 1)); err != nil || ack.Duplicate {
+		t.Fatalf("a refused write is judged anew: %+v %v", ack, err)
+	}
+	r.restart()
+	r.drain()
+	if got := string(r.row("posts", 1).Columns["likes"]); got != fmt.Sprint(accepted+1) {
+		t.Errorf("likes %s, acknowledged %d", got, accepted+1)
+	}
+	r.balance()
+}

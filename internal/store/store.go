@@ -186,6 +186,10 @@ type StopError struct {
 	Partition uint8  // with ReasonParkedMax: the one that is full; the others may go on (S8)
 }
 
+// ReasonIOError is the Reason of a StopError after which the process must end:
+// what a failed sync left on the disk is not known (J4).
+const ReasonIOError = "io_error"
+
 // ReasonParkedMax is the Reason of a StopError that concerns one partition only.
 const ReasonParkedMax = "parked_max"
 

@@ -65,7 +65,7 @@ func (s *Shard) failure(err error) error {
 	}
 	switch e.Code() & 0xff {
 	case lib.SQLITE_IOERR:
-		fatal := stop("io_error", "the disk or its file system failed; look at it, then start again: the journal replays what is missing")
+		fatal := stop(store.ReasonIOError, "the disk or its file system failed; look at it, then start again: the journal replays what is missing")
 		s.broken.CompareAndSwap(nil, &fatal)
 		return fatal
 	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
