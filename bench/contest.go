@@ -49,11 +49,19 @@ func contest(ctx context.Context, s *suite, methods []method) ([]float64, error)
 	return out, nil
 }
 
-// compare lets Sluice, the first method, stand against the best of the others.
-func compare(ctx context.Context, s *suite, what string, rows int, methods []method) error {
+// match is Sluice, the first method, against the best of the others.
+type match struct {
+	what    string
+	rows    int // of a batch
+	goal    Goal
+	methods []method
+}
+
+func (m *match) play(ctx context.Context, s *suite) error {
+	rows, methods := m.rows, m.methods
 	rates, err := contest(ctx, s, methods)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", m.what, err)
 	}
 	best := 1
 	var others []string
@@ -63,8 +71,8 @@ func compare(ctx context.Context, s *suite, what string, rows int, methods []met
 		}
 		others = append(others, methods[i].name+" "+number(rates[i]*float64(rows)))
 	}
-	s.add(Row{What: what, Unit: "rows/s", Sluice: []float64{rates[0] * float64(rows)}, Rival: []float64{rates[best] * float64(rows)},
-		Against: methods[best].name, Durable: "commit", RivalDurable: "commit", Goal: ratioAtLeast(0.9), Note: strings.Join(others, ", ")})
+	s.add(Row{What: fmt.Sprintf("%s, %s rows a batch", m.what, number(float64(rows))), Unit: "rows/s", Sluice: []float64{rates[0] * float64(rows)}, Rival: []float64{rates[best] * float64(rows)},
+		Against: methods[best].name, Durable: "commit", RivalDurable: "commit", Goal: m.goal, Note: strings.Join(others, ", ")})
 	return nil
 }
 

@@ -60,10 +60,11 @@ func sqliteApplyScenario(ctx context.Context, s *suite) error {
 			if g.Events {
 				kind = "events"
 			}
-			if err := compare(ctx, s, fmt.Sprintf("%s, %s rows a batch", kind, number(float64(rows))), rows, []method{
+			m := match{what: kind, rows: rows, methods: []method{
 				{"sluice", func() error { return b.prepare(randomKeys(rows, applyKeys)) }, b.apply},
 				{"one row a statement", func() error { return raw.prepare(1) }, raw.apply},
-				{"10 rows a statement", func() error { return raw.prepare(10) }, raw.apply}}); err != nil {
+				{"10 rows a statement", func() error { return raw.prepare(10) }, raw.apply}}}
+			if err := m.play(ctx, s); err != nil {
 				return err
 			}
 		}

@@ -130,6 +130,20 @@ func (c *Client) Reload(ctx context.Context) error {
 	return c.do(ctx, &call{method: http.MethodPost, path: "/v1/reload", answer: nothing})
 }
 
+// Resume makes stopped streams of a store try again at once; shard "" means all
+// of its shards. acceptGap lets those go on whose history is missing: receipts
+// of what is missing say lost.
+func (c *Client) Resume(ctx context.Context, store, shard string, acceptGap bool) error {
+	query := url.Values{}
+	if shard != "" {
+		query.Set("shard", shard)
+	}
+	if acceptGap {
+		query.Set("accept_gap", "true")
+	}
+	return c.do(ctx, &call{method: http.MethodPost, path: "/v1/stores/" + url.PathEscape(store) + "/resume?" + query.Encode(), answer: nothing})
+}
+
 func nothing(*http.Response) error { return nil }
 
 // Drain returns when every store has what was acknowledged before the call.

@@ -43,6 +43,10 @@ type Admin interface {
 	DecideReject(ctx context.Context, id, decision string) error
 	// Reload reads the config again; the error lists every fault.
 	Reload(ctx context.Context) error
+	// Resume makes stopped streams of a store try again at once. shard "" means
+	// all of its shards. acceptGap lets those go on whose history is missing;
+	// receipts of what is missing say "lost" from then on.
+	Resume(ctx context.Context, store, shard string, acceptGap bool) error
 	// Drain flushes until every store has everything that was acknowledged
 	// before the call, or ctx ends; progress gets what is still queued.
 	Drain(ctx context.Context, progress func(queued uint64)) error

@@ -121,6 +121,7 @@ func (h *HTTP) allRoutes() []route {
 		{"POST /v1/rejects/{id}/{decision}", false, (*request).postReject},
 		{"POST /v1/reload", false, (*request).postReload},
 		{"POST /v1/drain", false, (*request).postDrain},
+		{"POST /v1/stores/{store}/resume", false, (*request).postResume},
 		{"GET /metrics", false, (*request).getMetrics},
 		{"GET /healthz", true, (*request).getHealthy},
 		{"GET /readyz", true, (*request).getReady},
@@ -186,11 +187,6 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHT
 func (h *HTTP) serve(rt route, w http.ResponseWriter, r *http.Request) {
 	q := requests.Get().(*request)
 	*q = request{h: h, w: w, r: r, schema: h.o.Writes.Schema(), out: q.out[:0], text: q.text[:0]}
-	if r.ContentLength == 0 {
-		// The deadline is for what the client sends. Left in place it would end
-		// the context of a request that only waits.
-		q.setReadDeadline(time.Time{})
-	}
 	err := q.identify(rt.open)
 	if err == nil {
 		err = rt.handle(q)

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"time"
 
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/schema"
@@ -113,7 +112,6 @@ func (q *request) postDrain() error {
 	}
 	ctx, cancel := q.waiting()
 	defer cancel()
-	q.setReadDeadline(time.Time{})
 	s := &stream{q: q, bodyRead: true} // there is none
 	rc := http.NewResponseController(q.w)
 	err := q.h.o.Admin.Drain(ctx, func(queued uint64) {
@@ -171,4 +169,20 @@ func (q *request) getOpenAPI() error {
 	q.out = append(q.out[:0], openAPI...)
 	q.send(http.StatusOK, jsonType)
 	return nil
+}
+
+// postResume makes stopped streams of a store go on (S4).
+func (q *request) postResume() error {
+	if err := q.who.MayAdmin(); err != nil {
+		return err
+	}
+	query, store := q.r.URL.Query(), q.r.PathValue("store")
+	gap := query.Get("accept_gap")
+	if gap != "" && gap != "true" && gap != "false" {
+		return sluice.Errorf(sluice.Invalid, "bad_request", "accept_gap=%.20q: true or false", gap)
+	}
+	if err := q.h.o.Admin.Resume(q.r.Context(), store, query.Get("shard"), gap == "true"); err != nil {
+		return err
+	}
+	return q.sendJSON(http.StatusOK, map[string]any{"store": store, "resumed": true})
 }

@@ -35,7 +35,7 @@ func (q *request) decoded() (body io.Reader, done func(), err error) {
 }
 
 // readBody reads a whole body into q.text. net/http's ReadTimeout bounds it as
-// a whole; afterwards the deadline is lifted, since a handler may wait longer.
+// a whole, and net/http lifts it when the body was read: a handler may wait longer.
 func (q *request) readBody() error {
 	limit := q.schema.Limits.RequestBytesMax
 	tooLarge := func() error {
@@ -67,7 +67,6 @@ func (q *request) readBody() error {
 			return bodyError(err)
 		}
 	}
-	q.setReadDeadline(time.Time{})
 	return nil
 }
 
@@ -98,7 +97,7 @@ func (q *request) forgetLarge() {
 }
 
 func (q *request) setReadDeadline(t time.Time) {
-	// Writers that know no deadlines (a recorder, another server's) have none to lift.
+	// Writers that know no deadlines (a recorder, another server's) need none.
 	_ = http.NewResponseController(q.w).SetReadDeadline(t)
 }
 

@@ -244,6 +244,15 @@ func (b *HTTPBackend) Ledger() []sluice.LedgerRow {
 func (b *HTTPBackend) Rejects(_ context.Context, q RejectsQuery) ([]sluice.Reject, error) {
 	return []sluice.Reject{{ID: "9.1", Table: q.Table, State: q.State, Key: []byte("1"), Change: []byte("{}"), Writes: uint32(q.Max)}}, b.Fail
 }
+
+// Resume knows one store.
+func (b *HTTPBackend) Resume(_ context.Context, store, _ string, _ bool) error {
+	if store != "local" {
+		return sluice.Errorf(sluice.NotFound, "no_store", "no store %q", store)
+	}
+	return nil
+}
+
 func (b *HTTPBackend) DecideReject(_ context.Context, id, decision string) error {
 	b.Decided = append(b.Decided, decision+" "+id)
 	return b.Fail

@@ -111,7 +111,8 @@ func (s *stream) cutOff() {
 	}
 }
 
-// bodyEnds takes the deadline away: from here on only the answer is late.
+// bodyEnds takes the deadline away that the last read pushed on: it would end
+// the context of a request that waits longer for its commit.
 func (s *stream) bodyEnds() {
 	s.deadlines.Lock()
 	defer s.deadlines.Unlock()

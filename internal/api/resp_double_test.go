@@ -230,6 +230,8 @@ func (b *respBackend) Ledger() []sluice.LedgerRow { return nil }
 func (b *respBackend) Rejects(context.Context, RejectsQuery) ([]sluice.Reject, error) {
 	return nil, nil
 }
+func (b *respBackend) Resume(context.Context, string, string, bool) error { return nil }
+
 func (b *respBackend) DecideReject(context.Context, string, string) error { return nil }
 func (b *respBackend) Reload(context.Context) error                       { return nil }
 func (b *respBackend) Drain(context.Context, func(uint64)) error          { return nil }

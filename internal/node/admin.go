@@ -273,26 +273,38 @@ func (n *Node) reuse() {
 	}
 }
 
-// AcceptGap lets the streams of a shard go on although history is missing, and
-// keeps the gap in the catalog: receipts in it say "lost" (S4).
-func (n *Node) AcceptGap(storeName, shardNamed string) error {
+// Resume makes stopped streams of a store try again at once (shard "": of all
+// its shards). acceptGap lets those go on whose history is missing, and keeps the
+// gap in the catalog: receipts in it say "lost" (S4).
+func (n *Node) Resume(_ context.Context, storeName, shardNamed string, acceptGap bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	head := n.journal.Head().Number
-	accepted := 0
+	found, accepted := 0, 0
 	for _, d := range n.drains.All() {
-		if d.StoreName() != storeName || d.ShardName() != shardNamed {
+		if d.StoreName() != storeName || shardNamed != "" && d.ShardName() != shardNamed {
 			continue
 		}
-		from, to, missing := d.Gap(head)
-		if !missing {
-			continue
+		found++
+		if from, to, missing := d.Gap(head); missing && acceptGap {
+			n.catalog.Gaps = append(n.catalog.Gaps, schema.Gap{Store: storeName, Shard: d.ShardName(), Group: d.Group().ID, From: from, To: to, At: time.Now().UTC()})
+			accepted++
 		}
-		n.catalog.Gaps = append(n.catalog.Gaps, schema.Gap{Store: storeName, Shard: shardNamed, Group: d.Group().ID, From: from, To: to, At: time.Now().UTC()})
-		accepted++
 	}
-	if accepted == 0 {
-		return sluice.Errorf(sluice.NotFound, "no_gap", "no stream of shard %s of store %s is stopped for missing history; `sluice status` shows what stops it", shardNamed, storeName)
+	switch {
+	case found == 0:
+		return sluice.Errorf(sluice.NotFound, "no_store", "no shard %q of a store %q is in use; `sluice status` lists them", shardNamed, storeName)
+	case acceptGap && accepted == 0:
+		return sluice.Errorf(sluice.Conflict, "no_gap", "no stream there is stopped for missing history; `sluice status` shows what stops it")
+	case accepted > 0:
+		if err := n.saveCatalog(); err != nil {
+			return err
+		}
 	}
-	return n.saveCatalog()
+	for _, d := range n.drains.All() {
+		if d.StoreName() == storeName && (shardNamed == "" || d.ShardName() == shardNamed) {
+			d.Flush(head)
+		}
+	}
+	return nil
 }

@@ -113,7 +113,7 @@ func TestOneWriteFromTheDoorToTheRow(t *testing.T) {
 	}
 	stop()
 	n, _ = start(t, file)
-	if got := get(t, n, "/v1/tables/posts/42"); !strings.Contains(got, `"likes":2`) {
+	if got := row(t, dial(t, n), "posts", 42); got["likes"] != "2" {
 		t.Errorf("after a restart the row is %s", got)
 	}
 	if got := get(t, n, "/v1/status"); !strings.Contains(got, `"head":1`) {

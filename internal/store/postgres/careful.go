@@ -334,7 +334,7 @@ func (a *applier) refusal(err error) *store.Refusal {
 	}
 	why := &store.Refusal{SQLState: pg.Code, Reason: strings.ToValidUTF8(pg.Message, "?")}
 	if parent := a.t.parents[pg.ConstraintName]; pg.Code == "23503" && parent != "" {
-		why.Parents = []string{a.db.parentName(parent)}
+		why.Parents = []string{parent}
 	}
 	return why
 }

@@ -120,6 +120,27 @@ func TestS10_DeferredConstraint(t *testing.T) {
 	b.want("SELECT id FROM things ORDER BY id", "1\n3")
 }
 
+// A parent is asked for by the database's name, also when Sluice calls the table otherwise.
+func TestS10_ParentByTheDatabasesName(t *testing.T) {
+	b := newBench(t, strings.Replace(mapped("{table: things}", "key: {id: int64}\n    columns: {n: int64}"), "tables:", "tables:\n  owners: {existing: {table: people}, key: {id: int64}, store: main, columns: {name: text}}", 1),
+		"CREATE TABLE people (id bigint PRIMARY KEY, name text)", "CREATE TABLE things (id bigint PRIMARY KEY, n bigint REFERENCES people)").start()
+	batch := b.batch("things", `"key":1,"set":{"n":7}`)
+	var asked []string
+	batch.ParentsPassed = func(parent string, commit uint64) bool {
+		asked = append(asked, fmt.Sprint(parent, " ", commit))
+		return false
+	}
+	r, err := b.try(batch)
+	if err != nil || len(r.Parked) != 1 || !slices.Equal(asked, []string{"public.people 1"}) {
+		t.Errorf("parked %+v, %v, asked for %q", r.Parked, err, asked)
+	}
+	b.apply("owners", `"key":7,"set":{"name":"seven"}`)
+	if r := b.unpark("things", 10); len(r.Unparked) != 1 || len(r.Rejected) != 0 {
+		t.Errorf("unparked %+v, rejected %+v", r.Unparked, r.Rejected)
+	}
+	b.want("SELECT id, n FROM things", "1|7")
+}
+
 func TestS10_TriggerRefusesRows(t *testing.T) {
 	b := things(t, `CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.name = 'bad' THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NEW; END $$`,
 		"CREATE TRIGGER no BEFORE INSERT OR UPDATE ON things FOR EACH ROW EXECUTE FUNCTION no()").start()

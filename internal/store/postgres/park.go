@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"strings"
 
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/journal"
@@ -186,15 +185,4 @@ func (s *Shard) ParkedKeys(ctx context.Context, group sluice.GroupID) ([]store.P
 		return nil, s.outcome("read the parked entries", err)
 	}
 	return slices.Clip(out), nil
-}
-
-// parentName is how ParentsPassed knows a table: by Sluice's name when a group
-// of this shard writes it, else as the database names it.
-func (db *database) parentName(table string) string {
-	for _, t := range db.targets {
-		if t.schema+"."+t.name == table {
-			return t.group.Table.Name
-		}
-	}
-	return strings.TrimPrefix(table, db.rawSchema+".")
 }
