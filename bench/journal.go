@@ -110,7 +110,7 @@ func journalEntries(writers int) ([]sluice.Entry, *schema.Schema, error) {
 	}
 	b := schema.NewBuilder(sch, time.Now)
 	pad := recordBytes
-	for range 2 { // the first time tells what the entry takes beside its text
+	for range 3 { // the first times tell what the entry takes beside its text
 		b.Reset(sch)
 		for i := range writers {
 			line := fmt.Sprintf(`{"table":"log","key":%d,"append":{"lines":{"line":%q}}}`, 1_000_000+i, strings.Repeat("x", pad))

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice.dev/sluice"
+	"sluice.dev/sluice/internal/observe"
 	"sluice.dev/sluice/internal/schema"
 )
 
@@ -58,6 +59,9 @@ type HTTP struct {
 	memory  atomic.Int64 // bytes held by large bodies, bounded by `memory`
 	jobs    sync.Pool
 
+	conns       atomic.Pointer[limitListener] // nil before Serve
+	requestTime *observe.Histogram
+
 	closing context.Context // ends when the door closes: waits and streams end early
 	close   context.CancelFunc
 }
@@ -93,7 +97,7 @@ func NewHTTP(o Options) (*HTTP, error) {
 	if o.Failed == nil {
 		o.Failed = func(error) {}
 	}
-	h := &HTTP{o: o, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection()}
+	h := &HTTP{o: o, mux: http.NewServeMux(), requestTime: observe.NewHistogram(observe.Seconds), origins: http.NewCrossOriginProtection()}
 	h.closing, h.close = context.WithCancel(context.Background())
 	h.jobs.New = func() any { return newJob(h) }
 	h.routes = h.allRoutes()
@@ -169,9 +173,9 @@ func (h *HTTP) Serve(ctx context.Context, l net.Listener) error {
 	})
 	var err error
 	if h.o.TLS == nil {
-		err = srv.Serve(LimitConns(l, limits.ConnsMax, httpConnsRefusal))
+		err = srv.Serve(h.limit(l, httpConnsRefusal))
 	} else {
-		err = srv.ServeTLS(LimitConns(l, limits.ConnsMax, nil), "", "")
+		err = srv.ServeTLS(h.limit(l, nil), "", "")
 	}
 	if stop() {
 		h.close()
@@ -180,11 +184,30 @@ func (h *HTTP) Serve(ctx context.Context, l net.Listener) error {
 	return <-closed
 }
 
+func (h *HTTP) limit(l net.Listener, refusal []byte) net.Listener {
+	limited := &limitListener{Listener: l, limit: int64(h.o.Writes.Schema().Limits.ConnsMax), refusal: refusal}
+	h.conns.Store(limited)
+	return limited
+}
+
+// Samples are the door's metrics.
+func (h *HTTP) Samples() observe.Samples {
+	return func(yield func(observe.Sample) bool) {
+		if l := h.conns.Load(); l != nil && !(yield(observe.Connections.Of(float64(l.open.Load()), "http")) &&
+			yield(observe.ConnectionsRefused.Of(float64(l.refused.Load()), "http"))) {
+			return
+		}
+		yield(observe.RequestTime.With(h.requestTime, "http"))
+	}
+}
+
 // ServeHTTP lets the door stand inside another server, without the limits
 // that Serve puts on connections.
 func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
 func (h *HTTP) serve(rt route, w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	defer func() { h.requestTime.Observe(time.Since(began).Seconds()) }()
 	q := requests.Get().(*request)
 	*q = request{h: h, w: w, r: r, schema: h.o.Writes.Schema(), out: q.out[:0], text: q.text[:0]}
 	err := q.identify(rt.open)

@@ -29,7 +29,7 @@ func (n *Node) Status() sluice.Status {
 	out := sluice.Status{Version: Version, Ready: n.ready.Load(), Uptime: up, Memory: memory()}
 	id := n.journal.ID()
 	out.Journal = sluice.JournalStatus{ID: fmt.Sprintf("%x", id), Head: n.journal.Head().Number, Bytes: usage.Bytes, BytesMax: s.Journal.BytesMax,
-		Segments: len(segments), Accepted: counts.Writes.Load(), Commits: counts.Commits.Load(), PerSecond: float64(counts.Writes.Load()) / up,
+		Segments: len(segments), Accepted: counts.Writes.Load(), Commits: counts.Commits.Load(), PerSecond: n.rates.of(""),
 		RetainNote: n.trimmer.Note()}
 	if len(segments) > 0 {
 		out.Journal.First = segments[0].First
@@ -37,18 +37,18 @@ func (n *Node) Status() sluice.Status {
 	if r := n.gate.Refusing(); r != nil {
 		out.Journal.Refusing = r.Detail
 	}
-	out.Streams = n.streamStatus(s, up)
+	out.Streams = n.streamStatus(s)
 	return out
 }
 
-func (n *Node) streamStatus(s *schema.Schema, up float64) []sluice.StreamStatus {
+func (n *Node) streamStatus(s *schema.Schema) []sluice.StreamStatus {
 	streams := n.journal.Streams()
 	var out []sluice.StreamStatus
 	for _, d := range n.drains.All() {
 		g, pos := d.Group(), d.Position()
 		st := sluice.StreamStatus{Table: g.Table.Name, Group: g.Name, Store: d.StoreName(), Shard: d.ShardName(), State: pos.State, Commit: pos.Applied,
 			Durable: pos.Durable, Queued: d.Queued(streams), Rejected: pos.Rejected, Applied: pos.Counts.Writes, Rows: pos.Counts.Rows,
-			RowsPerS: float64(pos.Counts.Rows) / up, AgeSec: n.age(d, &pos, streams)}
+			RowsPerS: n.rates.of(rateOf(d)), AgeSec: n.age(d, &pos, streams)}
 		for _, k := range pos.Parked {
 			st.Parked += uint64(k.Writes)
 		}

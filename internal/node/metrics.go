@@ -55,6 +55,12 @@ func (n *Node) samples(yield func(observe.Sample) bool) {
 	for _, d := range n.drains.All() {
 		n.drainSamples(d, yield)
 	}
+	if n.doors.http != nil {
+		n.doors.http.Samples()(yield)
+	}
+	if n.doors.resp != nil {
+		n.doors.resp.Samples()(yield)
+	}
 	usage, head := n.journal.Usage(), n.journal.Head().Number
 	yield(observe.JournalHead.Of(float64(head)))
 	yield(observe.JournalBytes.Of(float64(usage.Bytes)))

@@ -57,6 +57,7 @@ type Node struct {
 	ledger   pipeline.Ledger
 	doors    doors
 	clock    clock
+	rates    rates
 
 	mu       sync.Mutex // guards catalog, shards, known and reloaded; held over reloads
 	catalog  *schema.Catalog

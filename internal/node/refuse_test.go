@@ -34,7 +34,7 @@ func TestJ4_BelowTheDiskReserveOnlyWritesAreRefused(t *testing.T) {
 	c := once(t, n)
 	release := lock(t, filepath.Join(filepath.Dir(file), "app.db"))
 	durable(t, c, add("posts", 1, "likes", 1))
-	change(t, file, strings.Replace(testConfig, "disk_reserve: 1MiB", "disk_reserve: 1000TiB", 1))
+	change(t, file, strings.Replace(testConfig, "disk_reserve: 1MiB", "disk_reserve: 1TiB", 1))
 	if err := c.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -66,8 +66,8 @@ func TestJ4_BelowTheDiskReserveOnlyWritesAreRefused(t *testing.T) {
 
 const backlogConfig = `
 listen: {http: "127.0.0.1:0", resp: "off"}
-journal: {dir: "DIR/journal", segment_bytes: 64KiB, backlog_max: 128KiB, bytes_max: 16MiB, disk_reserve: 1MiB}
-limits: {commit_bytes: 32KiB}
+journal: {dir: "DIR/journal", segment_bytes: 128KiB, backlog_max: 1MiB, bytes_max: 16MiB, disk_reserve: 1MiB}
+limits: {commit_bytes: 64KiB}
 stores: {local: "sqlite:DIR/app.db", other: "sqlite:DIR/other.db"}
 tables:
   posts: {key: {id: int64}, store: local, flush: 10ms, columns: {text: text}}
@@ -80,7 +80,7 @@ func TestJ5_AtBacklogMaxOnlyThatShardsWritesAreRefused(t *testing.T) {
 	file := writeConfig(t, backlogConfig)
 	n, _ := start(t, file)
 	c := once(t, n)
-	large := strings.Repeat("x", 8<<10)
+	large := strings.Repeat("x", 32<<10)
 	set := func(table string, id int) sluice.Write {
 		return sluice.Write{Table: table, Key: id, Set: map[string]any{"text": large}}
 	}

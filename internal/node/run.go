@@ -42,6 +42,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}()
 	n.every(trimEvery, "trim", n.trimmer.Step)
 	n.every(trimEvery, "identities", n.keepIdentities)
+	n.every(rateEvery, "rates", n.measure)
 	n.every(markEvery, "mark", func(context.Context) error { return n.journal.SyncMark() })
 	n.every(prepareEvery, "prepare segment", func(context.Context) error { return n.journal.Prepare() })
 	n.startShards()

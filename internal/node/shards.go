@@ -294,7 +294,7 @@ func (n *Node) acceptedGap(name shardName, g sluice.GroupID) uint64 {
 	to := uint64(0)
 	for _, gap := range n.catalog.Gaps {
 		if gap.Store == name.store && gap.Shard == name.shard && gap.Group == g {
-			to = max(to, gap.To)
+			to = max(to, gap.To, 1) // accepted, even where nothing is lost
 		}
 	}
 	return to

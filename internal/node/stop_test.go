@@ -13,6 +13,7 @@ import (
 
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/client"
+	"sluice.dev/sluice/internal/node"
 )
 
 // Doors close first, accepted requests finish, then all is drained: at the end
@@ -56,37 +57,84 @@ func TestStopDrainsWhatWasAcknowledged(t *testing.T) {
 	}
 }
 
-func TestS4_AnAcceptedGapIsToldAsLost(t *testing.T) {
+// A database that is restored from nothing stops its streams until somebody
+// accepts what is missing. What the journal still has is not missing.
+func TestS4_WhatIsRetainedIsReplayedAfterAcceptance(t *testing.T) {
 	file := writeConfig(t, testConfig)
-	db := filepath.Join(filepath.Dir(file), "app.db")
 	n, stop := start(t, file)
-	c := dial(t, n)
+	c := once(t, n)
 	old := applied(t, c, add("posts", 1, "likes", 5))
-	if err := n.AcceptGap("local", "main"); sluice.CodeOf(err) != sluice.NotFound {
+	if err := n.Resume(t.Context(), "local", "", true); sluice.CodeOf(err) != sluice.Conflict {
 		t.Errorf("without a gap: %v", err)
 	}
-	shard := n.Status().Streams[0].Shard
 	stop()
-	for _, part := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(db + part); err != nil && !errors.Is(err, os.ErrNotExist) {
-			t.Fatal(err)
-		}
-	}
+	removeDB(t, file)
 	n, _ = start(t, file)
-	c = dial(t, n)
-	until(t, "stop for the missing cursor", func() bool {
-		st := n.Status().Streams
-		return len(st) == 1 && st[0].State == "stopped" && strings.Contains(st[0].Error, "--accept-gap")
-	})
+	c = once(t, n)
+	untilStopped(t, n)
 	queued := durable(t, c, add("posts", 1, "likes", 1))
 	if err := c.Drain(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "--accept-gap") {
 		t.Errorf("a drain says %v", err)
 	}
-	if err := n.AcceptGap("local", shard); err != nil {
+	if err := n.Resume(t.Context(), "local", "", true); err != nil {
 		t.Fatal(err)
 	}
-	if st, err := c.Receipt(t.Context(), queued.Receipt, 30*time.Second); err != nil || st.State != sluice.StateApplied {
-		t.Fatalf("after the gap was accepted: %+v %v", st, err)
+	for _, a := range []client.Accepted{queued, old} {
+		if st, err := c.Receipt(t.Context(), a.Receipt, 30*time.Second); err != nil || st.State != sluice.StateApplied {
+			t.Errorf("after the gap was accepted: %+v %v", st, err)
+		}
 	}
-	t.Logf("after the gap: %v, receipt of before: %s", row(t, c, "posts", 1), old.Receipt)
+	if got := row(t, c, "posts", 1)["likes"]; got != "6" {
+		t.Errorf("likes %s", got)
+	}
+}
+
+// What was trimmed cannot be replayed: its receipts say so.
+func TestS4_AnAcceptedGapIsToldAsLost(t *testing.T) {
+	file := writeConfig(t, trimConfig)
+	n, stop := start(t, file)
+	c := once(t, n)
+	old := applied(t, c, add("posts", 1, "likes", 5))
+	fillUntilTrimmed(t, n, c, old)
+	stop()
+	removeDB(t, file)
+	n, stop = start(t, file)
+	c = once(t, n)
+	untilStopped(t, n)
+	if err := n.Resume(t.Context(), "local", "", true); err != nil {
+		t.Fatal(err)
+	}
+	after := durable(t, c, add("posts", 1, "likes", 1))
+	if st, err := c.Receipt(t.Context(), after.Receipt, 30*time.Second); err != nil || st.State != sluice.StateApplied {
+		t.Errorf("after the gap: %+v %v", st, err)
+	}
+	for range 2 {
+		if st, err := c.Receipt(t.Context(), old.Receipt, 0); err != nil || st.State != sluice.StateLost {
+			t.Errorf("R1: the receipt of what was lost says %+v %v", st, err)
+		}
+		if got := row(t, c, "posts", 1)["likes"]; got != "1" {
+			t.Errorf("likes %s", got)
+		}
+		stop()
+		n, stop = start(t, file)
+		c = once(t, n)
+		applied(t, c, add("posts", 2, "likes", 1))
+	}
+}
+
+func removeDB(t *testing.T, file string) {
+	t.Helper()
+	for _, part := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(filepath.Join(filepath.Dir(file), "app.db"+part)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func untilStopped(t *testing.T, n *node.Node) {
+	t.Helper()
+	until(t, "stop for the missing cursor", func() bool {
+		st := n.Status().Streams
+		return len(st) == 1 && st[0].State == "stopped" && strings.Contains(st[0].Error, "--accept-gap")
+	})
 }

@@ -34,6 +34,7 @@ type Drainer struct {
 	rowsMax     int // shrinks when the database is slow, grows back
 	pending     time.Time
 	lastTry     time.Time // of parked entries
+	tryKeys     int       // how many of them are tried at a time
 	lastRelease time.Time // a held partition was looked at
 	confirmed   time.Time
 	passed      [sluice.Partitions]uint64 // cumulative writes up to the cursor, by partition
@@ -69,7 +70,8 @@ const (
 	confirmEvery     = time.Second     // while an asynchronous commit is not covered (S5)
 	confirmIdleEvery = 5 * time.Second // else: notices a shard that went back (S4)
 	parkedEvery      = time.Second     // parked entries are tried again
-	parkedTryMax     = 256             // keys a try
+	parkedTryMin     = 256             // keys a try; doubled while none of them can go
+	parkedTryMax     = 1 << 17
 	retryMin         = 50 * time.Millisecond
 	retryMax         = 5 * time.Second
 	catchUpCommits   = 4096 // commits folded into one batch at the most
@@ -223,7 +225,8 @@ func (d *Drainer) checkCursor(cur *store.Cursor) error {
 }
 
 // Gap tells which commits are missing for this drainer, when missing history
-// stops it: what AcceptGap would accept.
+// stops it: what Resume would accept. to may be below from: the journal still has
+// everything, and nothing is lost.
 func (d *Drainer) Gap(head uint64) (from, to uint64, missing bool) {
 	var stop *store.StopError
 	pos := d.Position()
@@ -235,7 +238,7 @@ func (d *Drainer) Gap(head uint64) (from, to uint64, missing bool) {
 		for _, p := range d.o.Partitions.List() {
 			to = max(to, d.o.Journal.Stream(journal.Stream{Group: d.Group().ID, Partition: p}).Removed)
 		}
-		return pos.Applied + 1, max(to, pos.Applied+1), true
+		return pos.Applied + 1, to, true
 	case "chain_differs":
 		return pos.Applied + 1, head, true
 	}
@@ -509,9 +512,14 @@ func (d *Drainer) tryParked(ctx context.Context) error {
 	}
 	d.lastTry = now
 	cur := d.stored()
-	res, err := d.o.Shard.Unpark(ctx, &store.Batch{Group: d.group.Load(), Prev: cur, Next: cur, ParentsPassed: d.o.ParentsPassed}, parkedTryMax)
+	res, err := d.o.Shard.Unpark(ctx, &store.Batch{Group: d.group.Load(), Prev: cur, Next: cur, ParentsPassed: d.o.ParentsPassed}, max(parkedTryMin, d.tryKeys))
 	if err != nil {
 		return err
+	}
+	// The oldest are tried first. When none of them can go, look further: keys
+	// that stay locked must not hold up those behind them.
+	if d.tryKeys = max(parkedTryMin, d.tryKeys) * 2; len(res.Unparked) > 0 || d.tryKeys > parkedTryMax {
+		d.tryKeys = parkedTryMin
 	}
 	d.pos.unparked(&res, now)
 	return nil

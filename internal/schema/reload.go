@@ -36,7 +36,9 @@ func ReloadDiff(old, next *Schema) []string {
 		{"listen", old.Listen != next.Listen}, {"journal", old.Journal != next.Journal},
 		{"idempotency", old.Idempotency != next.Idempotency},
 	} {
-		if part.changed {
+		if part.changed && part.name == "journal" {
+			say("journal changed: its limits apply at once, dir and segment_bytes at the next start")
+		} else if part.changed {
 			say("%s changed: takes effect at the next start", part.name)
 		}
 	}

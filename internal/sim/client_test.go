@@ -31,6 +31,7 @@ type client struct {
 	number   uint64
 	bodies   int
 	chunks   []*chunk
+	lastHuge *chunk
 }
 
 // state is what a client knows of its chunk.
@@ -55,10 +56,10 @@ type chunk struct {
 	receipt  string
 	outcomes []sluice.Reason
 
-	at      uint64   // commit that holds it; 0: none known
-	taken   []bool   // by line, when at is known
-	applied bool     // its receipt said so
-	order   uint64   // of placement
+	at      uint64 // commit that holds it; 0: none known
+	taken   []bool // by line, when at is known
+	applied bool   // its receipt said so
+	order   uint64 // of placement
 }
 
 // attempt is one Submit.
@@ -168,9 +169,7 @@ func (c *client) body() {
 			c.number++
 			k.identity = sluice.Identity{Producer: c.producer, Chunk: c.number, Format: sluice.ChunkFormat}
 		}
-		for n := range 1 + w.rng.IntN(4) {
-			k.lines = append(k.lines, w.newLine(fmt.Sprintf("%s:%d", k.id, n), n > 0))
-		}
+		k.write(c.huge(k))
 		c.chunks = append(c.chunks, k)
 		w.chunks[k.id] = k
 		k.send("sends")
@@ -178,6 +177,46 @@ func (c *client) body() {
 			return
 		}
 	}
+}
+
+// write fills the chunk with lines; given ones, or some that are drawn.
+func (k *chunk) write(lines []line) {
+	k.lines = lines
+	if lines != nil {
+		return
+	}
+	w := k.c.w
+	for n := range 1 + w.rng.IntN(4) {
+		k.lines = append(k.lines, w.newLine(fmt.Sprintf("%s:%d", k.id, n), n > 0))
+	}
+}
+
+// huge gives, now and then, the next two steps of the sum that overflows when it
+// is folded: from -5e18 to 7e18 and back, each step alone within range. It waits
+// until the steps before are acknowledged, so their order is certain.
+func (c *client) huge(k *chunk) []line {
+	last := c.lastHuge
+	if c.kind != keyed || !c.w.chance(25) || last != nil && last.state != acked {
+		return nil
+	}
+	steps := []int64{-5e18}
+	switch {
+	case last == nil && c.w.hugeTaken:
+		return nil
+	case last != nil && last.lines[0].cols[0].num == huge:
+		steps = []int64{-huge, -huge}
+	case last != nil:
+		steps = []int64{huge, huge}
+	}
+	c.lastHuge, c.w.hugeTaken = k, true
+	var lines []line
+	for n, step := range steps {
+		l := line{name: fmt.Sprintf("%s:%d", k.id, n), key: hugeKey}
+		l.sum("metrics", "likes", step)
+		l.encode()
+		lines = append(lines, l)
+	}
+	return lines
 }
 
 func (k *chunk) text() string {
@@ -200,6 +239,7 @@ func (k *chunk) send(how string) {
 	a := &attempt{seq: w.sent, p: p, cancel: cancel, level: w.level}
 	k.attempts = append(k.attempts, a)
 	w.say("client %d %s %s: %s", k.c.id, how, k.id, k.summary())
+	w.history.sent(k)
 	c := k.request()
 	go func() {
 		a.ack, a.err = p.acceptor.Submit(ctx, c)

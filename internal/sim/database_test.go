@@ -3,9 +3,7 @@ package sim_test
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
-	"time"
 
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/schema"
@@ -77,6 +75,7 @@ func (d *database) synced() {
 func (d *database) failOver() {
 	d.cur, d.replica = d.replica, nil
 	d.era++
+	d.w.eras++
 	d.hook()
 	clear(d.durable)
 	d.synced()
@@ -113,7 +112,7 @@ func (l *link) request(what string) error {
 		w.say("%s to %s is lost", what, l.db.name)
 		return errNetwork
 	}
-	if !l.p.gone && w.chance(w.profile.stall) {
+	if what != "Ensure" && !l.p.gone && w.chance(w.profile.stall) { // Ensure is the scheduler's own call
 		w.wait(l.p, "%s to %s", what, l.db.name)
 		if l.db.down {
 			return errNetwork
@@ -328,7 +327,3 @@ func (d *database) heal() {
 }
 
 var _ store.Shard = (*link)(nil)
-
-func (d *database) snapshot() map[sluice.GroupID]store.Cursor { return maps.Clone(d.durable) }
-
-const tick = 10 * time.Millisecond

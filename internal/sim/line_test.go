@@ -35,6 +35,10 @@ const huge = int64(6e18)
 // hugeKey is written by client 1 only, always in pairs, so that its sum stays in range.
 const hugeKey = 900
 
+// counterKey is only ever counted up, by all clients: its reads are judged as a
+// history.
+const counterKey = 901
+
 func (w *world) newLine(name string, mayDelete bool) line {
 	l := line{name: name, key: int64(w.rng.IntN(int(w.keysMax)))}
 	if w.chance(30) {
@@ -43,6 +47,12 @@ func (w *world) newLine(name string, mayDelete bool) line {
 	if mayDelete && w.chance(w.profile.deletes) && w.proc.gate.Refusing() == nil && len(w.proc.gate.Blocks()) == 0 {
 		l.del = true
 		l.json = fmt.Sprintf(`{"table":"posts","key":%d,"delete":true}`, l.key)
+		return l
+	}
+	if w.chance(12) {
+		l.key = counterKey
+		l.sum("metrics", "likes", 1)
+		l.encode()
 		return l
 	}
 	if w.chance(45) {

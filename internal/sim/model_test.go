@@ -27,7 +27,7 @@ func newModelRow() *modelRow {
 
 // expected is what a group's rows on a shard should be at a cursor: every line
 // through its partition's commit, in order, but for what is among the rejects.
-func (w *world) expected(g *schema.Group, s *schema.Schema, owned sluice.PartitionSet, cur *store.Cursor, rejected map[string]bool) map[int64]*modelRow {
+func (w *world) expected(g *schema.Group, owned sluice.PartitionSet, cur *store.Cursor, rejected map[string]bool) map[int64]*modelRow {
 	rows := map[int64]*modelRow{}
 	for _, c := range w.truth {
 		if c.number > cur.Highest() {
@@ -35,7 +35,7 @@ func (w *world) expected(g *schema.Group, s *schema.Schema, owned sluice.Partiti
 		}
 		for _, at := range c.lines {
 			l := at.get()
-			p := partitionOf(s, l.key)
+			p := w.partition(l.key)
 			if !l.touches(g.Name) || !owned.Has(p) || c.number > cur.Applied(p) || rejected[l.name] {
 				continue
 			}
@@ -81,6 +81,8 @@ func (l *line) number(column string) int64 {
 	}
 	return 0
 }
+
+func (r *modelRow) empty() bool { return len(r.text)+len(r.num)+len(r.viewers) == 0 && r.cents == 0 }
 
 func (r *modelRow) set(f *field) {
 	have, found := r.num[f.column]
@@ -153,7 +155,7 @@ func (d *drain) state() *shardState {
 		}
 	}
 	hashes := map[uint64]int64{}
-	for key := range w.keys() {
+	for _, key := range w.keys() {
 		hashes[sluice.KeyHash(g.ID, keyBytes(st.s, key))] = key
 	}
 	for _, k := range must(sh.ParkedKeys(background, g.ID)) {
@@ -206,7 +208,7 @@ func (w *world) compare(st *shardState, when string) {
 		w.compareEvents(st, when)
 		return
 	}
-	want := w.expected(st.g, st.s, st.owned, &st.cur, st.rejected)
+	want := w.expected(st.g, st.owned, &st.cur, st.rejected)
 	table := st.g.Table
 	got := map[int64]bool{}
 	for _, text := range st.db.cur.Keys(st.g) {
@@ -230,6 +232,9 @@ func (w *world) compare(st *shardState, when string) {
 
 func (w *world) compareRow(st *shardState, key int64, want *modelRow, found bool, when string) {
 	at := fmt.Sprintf("%s: %s key %d on shard %s at commit %d", when, st.g.FullName(), key, st.db.name, st.cur.Applied(partitionOf(st.s, key)))
+	if want != nil && !found && st.g.Existing != nil && want.empty() {
+		return // an insert and a delete that meet in one batch never make the row
+	}
 	if (want != nil) != found {
 		w.fail("promise 2", "%s: the row is there: %v, should be: %v", at, found, want != nil)
 		return
@@ -269,7 +274,7 @@ func (w *world) compareEvents(st *shardState, when string) {
 	for _, c := range w.truth {
 		for _, at := range c.lines {
 			l := at.get()
-			p := partitionOf(st.s, l.key)
+			p := w.partition(l.key)
 			if l.del || !st.owned.Has(p) || st.parked[l.key] {
 				delete(seen, l.name)
 				continue

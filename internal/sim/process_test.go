@@ -18,7 +18,6 @@ import (
 	"sluice.dev/sluice/internal/route"
 	"sluice.dev/sluice/internal/schema"
 	"sluice.dev/sluice/internal/store"
-	"sluice.dev/sluice/internal/vfs"
 )
 
 // process is one run of the program, put together as node does it, with every
@@ -52,12 +51,12 @@ type process struct {
 // drain is one drainer with the goroutine of its step.
 type drain struct {
 	*pipeline.Drainer
-	p    *process
-	link *link
-	busy bool
-	wait time.Duration
-	err  error
-	next time.Time // when node would step it again
+	p     *process
+	link  *link
+	busy  bool
+	wait  time.Duration
+	err   error
+	steps int // since its process is gone
 }
 
 func (d *drain) name() string { return d.Group().Name + "@" + d.ShardName() }
@@ -335,6 +334,9 @@ func (d *drain) step() {
 		return
 	}
 	d.busy = true
+	if d.p.gone {
+		d.steps++
+	}
 	go func() {
 		d.wait, d.err = d.Step(context.Background())
 		d.busy = false
@@ -375,7 +377,19 @@ func (j *watched) Append(body []byte) (journal.Commit, error) {
 type ioFaults struct {
 	syncErr  bool // the next sync of a segment fails
 	slowSync bool // the next sync of a segment stalls
-	skip     func(op vfs.Op) bool
+	full     bool // there is little room
 }
 
 var errIO = errors.New("input/output error")
+
+// staleStepsMax is how many steps a drainer takes that does not know that its
+// process was replaced.
+const staleStepsMax = 4
+
+func (p *process) schemaNow() *schema.Schema { return p.acceptor.Schema() }
+
+// has tells whether the drainer has the partition.
+func (d *drain) has(p uint8) bool {
+	owned := d.link.owned()
+	return owned.Has(p)
+}

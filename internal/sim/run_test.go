@@ -176,8 +176,11 @@ func (w *world) watchDisk() {
 
 func (w *world) diskFault(m *vfs.Mem) func(op vfs.Op) error {
 	return func(op vfs.Op) error {
-		if m != w.disk {
-			return nil // the disk of a process that is gone
+		if m != w.disk { // of a process that is gone: the volume is another's now
+			if op.Seq > 0 {
+				return vfs.ErrCrashed
+			}
+			return nil
 		}
 		if d := w.defect; d != nil && d.disk != nil {
 			if err := d.disk(op); err != nil {
@@ -193,7 +196,10 @@ func (w *world) diskFault(m *vfs.Mem) func(op vfs.Op) error {
 		}
 		if w.io.slowSync && w.proc.committing && !w.healing {
 			w.io.slowSync = false
-			w.wait(w.proc, "a sync of %s", op.Name)
+			p := w.proc
+			if w.wait(p, "a sync of %s", op.Name); p.gone {
+				return vfs.ErrCrashed
+			}
 		}
 		return nil
 	}
@@ -205,9 +211,10 @@ func (w *world) full() {
 		w.disk.SetCapacity(0)
 		w.say("the disk has room again")
 	} else {
-		used := int64(1<<50) - must(w.disk.Free("/"))
-		_ = used
-		w.disk.SetCapacity(w.disk.Used() + int64(w.rng.IntN(100_000)))
+		const large = 1 << 40
+		w.disk.SetCapacity(large)
+		used := large - must(w.disk.Free("/"))
+		w.disk.SetCapacity(used + int64(w.rng.IntN(100_000)))
 		w.say("the disk is nearly full")
 	}
 	w.io.full = !w.io.full
@@ -521,7 +528,6 @@ func (w *world) finally() {
 			}
 		}
 	}
-	w.history.check(w)
 }
 
 // end lets go of every goroutine.

@@ -79,7 +79,7 @@ func (w *world) marks(c journal.Commit) map[*chunk]map[string]bool {
 		w.fail("promise 1", "commit %d cannot be read: %v", c.Number, err)
 		return found
 	}
-	g := group(w.proc.schemaNow(), "clicks")
+	g := group(w.schema, "clicks")
 	_ = body.Entries(g.ID, &sluice.AllPartitions, func(e *sluice.Entry) error {
 		name := string(e.Cells[0].Value.Bytes)
 		id, _, _ := strings.Cut(name, ":")

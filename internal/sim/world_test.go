@@ -50,6 +50,7 @@ type world struct {
 	seed    uint64
 	rng     *rand.Rand
 	profile profile
+	schema  *schema.Schema // of the first level; keys and partitions never change
 	defect  *defect
 	trace   []string
 
@@ -64,16 +65,19 @@ type world struct {
 	stalls []*stall
 	late   []func() // transactions whose COMMIT is still on its way
 
-	level   int // index into reloads of the config in force
-	clients []*client
-	chunks  map[string]*chunk
-	sent    uint64 // attempts so far
-	truth   []*commit
-	unsure  bool // an append was under way when the process went
-	history history
-	keysMax int64
-	healing bool
-	violated string
+	level     int // index into reloads of the config in force
+	clients   []*client
+	chunks    map[string]*chunk
+	sent      uint64 // attempts so far
+	truth     []*commit
+	unsure    bool // an append was under way when the process went
+	history   history
+	hugeTaken bool // a client has the huge sum
+	keysMax   int64
+	healing   bool
+	rounds    int // in which nothing was left to do
+	eras      int // fail-overs so far
+	violated  string
 }
 
 func newWorld(seed uint64, d *defect) *world {
@@ -84,11 +88,16 @@ func newWorld(seed uint64, d *defect) *world {
 		d.profile(&w.profile)
 	}
 	w.keysMax = int64(w.profile.keys)
+	s, _, err := w.schemaAt(0, nil)
+	if err != nil {
+		panic(err)
+	}
+	w.schema = s
 	for _, name := range shardNames {
 		w.dbs[name] = newDatabase(w, name)
 	}
 	for i := range w.profile.clients {
-		w.clients = append(w.clients, &client{w: w, id: i, kind: clientKind(i % clientKinds)})
+		w.clients = append(w.clients, &client{w: w, id: i, kind: clientKind(i) % clientKinds})
 	}
 	w.say("seed %d: %s", seed, w.profile.String())
 	return w
@@ -187,6 +196,17 @@ func (w *world) schemaAt(level int, cat *schema.Catalog) (*schema.Schema, *schem
 // group finds a group by name in a schema.
 func group(s *schema.Schema, name string) *schema.Group {
 	return s.Tables["posts"].Group([]byte(name))
+}
+
+func (w *world) partition(key int64) uint8 { return partitionOf(w.schema, key) }
+
+// keys are all keys that clients write.
+func (w *world) keys() []int64 {
+	out := []int64{hugeKey, counterKey}
+	for key := range w.keysMax {
+		out = append(out, key)
+	}
+	return out
 }
 
 func partitionOf(s *schema.Schema, key int64) uint8 {

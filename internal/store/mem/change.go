@@ -78,7 +78,7 @@ func (t *tx) Change(e *sluice.Entry) error {
 	if err != nil || next.values == nil {
 		return err
 	}
-	if err := t.refuse(e, next.values); err != nil {
+	if err := t.refuse(e, next); err != nil {
 		return err
 	}
 	put(t, rows, string(e.Key), next)
@@ -88,11 +88,11 @@ func (t *tx) Change(e *sluice.Entry) error {
 // deletes tells whether a delete removes the row.
 func (t *tx) deletes() bool { return t.g.Existing == nil || t.g.Existing.DeleteRow }
 
-func (t *tx) refuse(e *sluice.Entry, values []sluice.Value) error {
+func (t *tx) refuse(e *sluice.Entry, r row) error {
 	if t.d.hooks.Refuse == nil {
 		return nil
 	}
-	if no := t.d.hooks.Refuse(t.g, e.Key, values); no != nil {
+	if no := t.d.hooks.Refuse(t.g, e.Key, r.byIndex(t.g)); no != nil {
 		return no
 	}
 	return nil
@@ -106,7 +106,7 @@ func (t *tx) event(e *sluice.Entry) error {
 	if err != nil {
 		return err
 	}
-	if err := t.refuse(e, r.values); err != nil {
+	if err := t.refuse(e, r); err != nil {
 		return err
 	}
 	put(t, t.d.table(t.g).events, entryKey{t.g.ID, e.Commit, e.Ordinal}, Event{slices.Clone(e.Key), e.Commit, e.Ordinal, r.values})
@@ -117,7 +117,7 @@ func (t *tx) event(e *sluice.Entry) error {
 func (t *tx) merge(old row, e *sluice.Entry) (row, error) {
 	if by := t.g.LatestBy; by != nil && len(e.Cells) > 0 {
 		for _, c := range e.Cells {
-			if c.Column == by.ID && len(old.values) > by.Index && fold.CompareValues(c.Value, old.values[by.Index]) < 0 {
+			if c.Column == by.ID && len(old.values) > int(by.ID) && fold.CompareValues(c.Value, old.values[by.ID]) < 0 {
 				return row{}, nil
 			}
 		}
@@ -137,18 +137,18 @@ func (t *tx) merge(old row, e *sluice.Entry) (row, error) {
 }
 
 func (r *row) mergeCell(col *schema.Column, v sluice.Value) error {
-	have := &r.values[col.Index]
+	have := &r.values[col.ID]
 	order := fold.CompareValues(v, *have)
 	switch {
 	case col.Merge == schema.Unique:
-		sketch, estimate, err := fold.MergeSketch(r.sketches[col.Index], v)
+		sketch, estimate, err := fold.MergeSketch(r.sketches[col.ID], v)
 		if err != nil {
 			return err
 		}
 		if r.sketches == nil {
-			r.sketches = map[int][]byte{}
+			r.sketches = map[sluice.ColumnID][]byte{}
 		}
-		r.sketches[col.Index] = sketch
+		r.sketches[col.ID] = sketch
 		*have = sluice.IntValue(estimate)
 	case v.Kind == sluice.Null && col.Merge != schema.Set:
 	case col.Merge == schema.Set || have.Kind == sluice.Null,

@@ -65,10 +65,11 @@ type table struct {
 	events map[entryKey]Event
 }
 
-// row is replaced, never changed, so that an undo holds the old one.
+// row is replaced, never changed, so that an undo holds the old one. Values are
+// by column id: a reload changes the places of columns in their group.
 type row struct {
 	values   []sluice.Value
-	sketches map[int][]byte // of unique columns, by index
+	sketches map[sluice.ColumnID][]byte // of unique columns
 }
 
 // Event is one appended row.
@@ -140,7 +141,7 @@ func (d *Database) Put(g *schema.Group, key []byte, cells []sluice.Cell) {
 	t := d.table(g)
 	r := t.rows[string(key)].clone(g)
 	for _, c := range cells {
-		r.values[g.ByID(c.Column).Index] = cloneValue(c.Value)
+		r.values[c.Column] = cloneValue(c.Value)
 	}
 	t.rows[string(key)] = r
 }
@@ -167,7 +168,9 @@ func (d *Database) Events(g *schema.Group) []Event {
 	t := d.table(g)
 	var out []Event
 	for _, k := range slices.SortedFunc(maps.Keys(t.events), entryKey.compare) {
-		out = append(out, t.events[k])
+		e := t.events[k]
+		e.Values = row{values: e.Values}.byIndex(g)
+		out = append(out, e)
 	}
 	return out
 }
@@ -190,12 +193,28 @@ func (d *Database) now() time.Time {
 
 // clone gives a copy that may be changed, as wide as the group is now.
 func (r row) clone(g *schema.Group) row {
-	c := row{values: make([]sluice.Value, len(g.Columns)), sketches: maps.Clone(r.sketches)}
+	width := len(r.values)
+	for _, c := range g.Columns {
+		width = max(width, int(c.ID)+1)
+	}
+	c := row{values: make([]sluice.Value, width), sketches: maps.Clone(r.sketches)}
 	copy(c.values, r.values)
-	for i := len(r.values); i < len(c.values); i++ {
-		c.values[i] = zero(g, g.Columns[i])
+	for _, col := range g.Columns {
+		if int(col.ID) >= len(r.values) {
+			c.values[col.ID] = zero(g, col)
+		}
 	}
 	return c
+}
+
+// byIndex gives the values in the order of the group's columns.
+func (r row) byIndex(g *schema.Group) []sluice.Value {
+	wide := r.clone(g)
+	out := make([]sluice.Value, len(g.Columns))
+	for i, c := range g.Columns {
+		out[i] = wide.values[c.ID]
+	}
+	return out
 }
 
 // zero is what an untouched column of a new row holds. Tables of others are taken to have no defaults.

@@ -202,7 +202,7 @@ func (s *Shard) Read(ctx context.Context, g *schema.Group, keys [][]byte) ([]sto
 	rows := make([]store.Row, len(keys))
 	for i, k := range keys {
 		if r, ok := t.rows[string(k)]; ok {
-			rows[i] = store.Row{Found: true, Values: r.clone(g).values}
+			rows[i] = store.Row{Found: true, Values: r.byIndex(g)}
 		}
 	}
 	return rows, cur, ctx.Err()

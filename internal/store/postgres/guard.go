@@ -178,7 +178,15 @@ func (s *Shard) Confirm(ctx context.Context, cur store.Cursor) error {
 func (s *Shard) Cursors(ctx context.Context) ([]store.Cursor, error) {
 	db, err := s.ready()
 	if err != nil {
-		return nil, err
+		// Asked before Ensure, as `journal adopt` does: a database that has no
+		// tables of Sluice's has no cursors.
+		if db, err = s.inspect(ctx); err != nil {
+			return nil, s.outcome("check the database", err)
+		}
+		var made bool
+		if err := s.pool.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", db.schema+".sluice_cursor").Scan(&made); err != nil || !made {
+			return nil, s.outcome("look for the cursors", err)
+		}
 	}
 	rows, err := s.pool.Query(ctx, "SELECT "+cursorColumns+" FROM "+db.schema+".sluice_cursor ORDER BY group_id, owner")
 	if err != nil {
