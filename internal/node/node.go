@@ -119,7 +119,7 @@ func (n *Node) config() (*schema.Config, error) {
 func (n *Node) open(config *schema.Config) error {
 	j := config.Journal
 	var err error
-	n.journal, err = disk.Open(disk.Options{Dir: j.Dir, SegmentBytes: j.SegmentBytes})
+	n.journal, err = disk.Open(disk.Options{Dir: j.Dir, SegmentBytes: j.SegmentBytes, BytesMax: j.BytesMax})
 	if err != nil {
 		return err
 	}

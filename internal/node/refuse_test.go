@@ -67,7 +67,7 @@ func TestJ4_BelowTheDiskReserveOnlyWritesAreRefused(t *testing.T) {
 const backlogConfig = `
 listen: {http: "127.0.0.1:0", resp: "off"}
 journal: {dir: "DIR/journal", segment_bytes: 128KiB, backlog_max: 1MiB, bytes_max: 16MiB, disk_reserve: 1MiB}
-limits: {commit_bytes: 64KiB}
+limits: {commit_bytes: 64KiB, value_bytes: 64KiB}
 stores: {local: "sqlite:DIR/app.db", other: "sqlite:DIR/other.db"}
 tables:
   posts: {key: {id: int64}, store: local, flush: 10ms, columns: {text: text}}

@@ -62,7 +62,7 @@ func (w *world) checkGroup(k *chunk, gs *sluice.GroupStatus, final bool) {
 				continue
 			}
 			here := d.state()
-			rejected = rejected || here.rejected[l.name]
+			rejected = rejected || w.rejectedBeside(here, k.at, l)
 			if gs.State != sluice.StateApplied {
 				continue
 			}
@@ -85,6 +85,18 @@ func (w *world) checkGroup(k *chunk, gs *sluice.GroupStatus, final bool) {
 	case gs.State == sluice.StateLost, gs.State == sluice.StateExpired:
 		w.fail("promise 5", "the receipt of %s (commit %d) says %s for %s, and nobody accepted a gap", k.id, k.at, gs.State, gs.Group)
 	}
+}
+
+// rejectedBeside tells whether a line of the same key and commit was rejected. A
+// receipt names commit and keys, so it cannot tell two writes to one key in one
+// commit apart: both say rejected when one of them was.
+func (w *world) rejectedBeside(here *shardState, commit uint64, l *line) bool {
+	for _, at := range w.truth[commit-1].lines {
+		if other := at.get(); other.key == l.key && here.rejected[other.name] {
+			return true
+		}
+	}
+	return false
 }
 
 func (w *world) parkedAt(d *drain, key int64, commit uint64) bool {

@@ -296,6 +296,9 @@ func (d *database) fault(p *profile) {
 		}
 		w.say("shard %s loses %d transactions that were not durable", d.name, d.cur.Lose(n))
 	case 1:
+		if d.replica == nil && len(d.durable) < d.groups() {
+			return // a replica from before the first cursor is as good as an empty database: it stops, rightly
+		}
 		if d.replica != nil {
 			d.failOver()
 			w.say("shard %s fails over to its replica", d.name)
@@ -318,6 +321,17 @@ func (d *database) fault(p *profile) {
 		d.locked[g+string(keyBytes(w.proc.schemaNow(), key))] = true
 		w.say("key %d of %s is locked on shard %s", key, g, d.name)
 	}
+}
+
+// groups is how many groups the store has.
+func (d *database) groups() int {
+	n := 0
+	for _, g := range d.w.schema.Groups() {
+		if (g.Store == "lazy") == (d.name == "z") {
+			n++
+		}
+	}
+	return n
 }
 
 // heal ends all faults.

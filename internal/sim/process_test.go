@@ -39,7 +39,8 @@ type process struct {
 	catalog  *schema.Catalog
 	known    map[string]bool
 	list     []*drain
-	through  uint64 // of the saved ledger
+	behind   map[string]bool // shards in use whose tables lack a reload
+	through  uint64          // of the saved ledger
 
 	base  int64 // journal time at the start, microseconds
 	since time.Time
@@ -65,7 +66,7 @@ func (p *process) clock() int64 { return p.base + time.Since(p.since).Microsecon
 
 // open is what node.Open does.
 func (w *world) open() (*process, error) {
-	p := &process{w: w, known: map[string]bool{}}
+	p := &process{w: w, known: map[string]bool{}, behind: map[string]bool{}}
 	if err := p.open(); err != nil {
 		p.close()
 		return nil, err
@@ -278,12 +279,15 @@ func (p *process) reach() {
 			if p.w.dbs[conf.Name].down {
 				continue
 			}
-			if slices.ContainsFunc(p.list, func(d *drain) bool { return d.ShardName() == conf.Name }) {
+			used := slices.ContainsFunc(p.list, func(d *drain) bool { return d.ShardName() == conf.Name })
+			if used && !p.behind[conf.Name] {
 				continue
 			}
 			if err := p.use(st, conf); err != nil {
 				p.w.say("shard %s is not in use: %v", conf.Name, err)
+				continue
 			}
+			p.behind[conf.Name] = false
 		}
 	}
 }
@@ -308,6 +312,7 @@ func (p *process) reload() {
 			if slices.ContainsFunc(p.list, func(d *drain) bool { return d.ShardName() == conf.Name }) {
 				if err := p.use(s.Stores[name], conf); err != nil {
 					w.say("shard %s does not know the reload yet: %v", conf.Name, err)
+					p.behind[conf.Name] = true
 				}
 			}
 		}

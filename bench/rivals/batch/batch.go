@@ -33,8 +33,8 @@ type Write struct {
 // What an event says.
 const What = "a button that was clicked"
 
-// Where is the text of a place.
-func Where(n uint64) string { return fmt.Sprintf("52.%05d,13.%05d", n%100_000, n/7%100_000) }
+// Where is the text of a place; n is below 100,000 and can be read in it again.
+func Where(n uint64) string { return fmt.Sprintf("52.%05d,13.%05d", n%100_000, n*7%100_000) }
 
 // Tables are the tables of all rivals that write into a database with SQL.
 // The log has an index on its post, as anybody who reads comments would have.
