@@ -52,7 +52,7 @@ var testOnly = []string{"internal/journal/journaltest", "internal/store/storetes
 var homes = map[string][]string{
 	"log/slog":                               {"internal/node", "server", "cmd/*"},
 	"github.com/prometheus/":                 {"internal/node"},
-	"github.com/jackc/pgx/":                  {"internal/store/postgres", "internal/store/pgtest", "bench"},
+	"github.com/jackc/pgx/":                  {"internal/store/postgres", "internal/store/pgtest", "bench", "cmd/*"}, // bench is the direct client
 	"modernc.org/sqlite":                     {"internal/store/sqlite", "bench", "cmd/*"}, // demo looks with its own eyes
 	"github.com/tidwall/redcon":              {"internal/api"},
 	"github.com/spf13/cobra":                 {"cmd/*"},

@@ -43,10 +43,14 @@ func contest(ctx context.Context, s *suite, methods []method) ([]float64, error)
 	}
 	out := make([]float64, len(methods))
 	for i, r := range rates {
-		slices.Sort(r)
-		out[i] = r[len(r)/2]
+		out[i] = median(r)
 	}
 	return out, nil
+}
+
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
 }
 
 // match is Sluice, the first method, against the best of the others.

@@ -114,12 +114,12 @@ type bench struct {
 	screen *console.Screen
 	result benchResult
 
-	direct, sluice benchTally
+	direct, sluice *benchTally
 }
 
 func (p *program) runBench(ctx context.Context, f benchFlags) (err error) {
 	b := &bench{p: p, f: f, screen: p.out.Screen()}
-	b.direct.likes, b.sluice.likes = make([]atomicCount, f.keys), make([]atomicCount, f.keys)
+	b.direct, b.sluice = newBenchTally(f.keys), newBenchTally(f.keys)
 	if b.db, err = openBenchDB(ctx, f); err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func syncTime(dir string) (microseconds, error) {
 // cleanUp ends the server, and removes schema and folder although ctx may have
 // ended. A journal whose database goes away needs no orderly stop.
 func (b *bench) cleanUp(ctx context.Context, dir string) error {
-	if b.server.running() {
+	if b.server.exited != nil {
 		_ = b.server.kill() // gone already is as good
 	}
 	if b.server.c != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"sluice.dev/sluice"
+	"sluice.dev/sluice/internal/console"
 )
 
 // benchDB is the reader's database and the schema in it that is the bench's.
@@ -209,7 +210,8 @@ func (d *benchDB) compare(ctx context.Context, side string, t *benchTally) (c be
 			return c, fmt.Errorf("posts_%s has a row %d that nobody made", side, id)
 		}
 		sent := t.likes[id].Load()
-		c.add(sent, min(sent, found), max(found-sent, 0))
+		c.Present += min(sent, found)
+		c.Doubled += max(found-sent, 0)
 	}
 	if err := rows.Err(); err != nil {
 		return c, fmt.Errorf("read the likes: %w", err)
@@ -225,15 +227,11 @@ func (d *benchDB) compare(ctx context.Context, side string, t *benchTally) (c be
 	if strange > 0 {
 		return c, fmt.Errorf("%s holds %d events that nobody sent", table, strange)
 	}
-	c.add(sent, different, all-different)
+	c.Present += different
+	c.Doubled += all - different
+	c.Acknowledged = t.acknowledged()
+	c.Lost = c.Acknowledged - c.Present // also those of a row that is gone
 	return c, nil
-}
-
-func (c *benchCheck) add(sent, present, doubled int64) {
-	c.Acknowledged += sent
-	c.Present += present
-	c.Lost += sent - present
-	c.Doubled += doubled
 }
 
 // minus is what came after an earlier look.
@@ -259,5 +257,5 @@ func (m microseconds) span() string {
 	if d >= time.Millisecond && d < 10*time.Millisecond { // where whole milliseconds hide what is compared
 		return strings.TrimSuffix(fmt.Sprintf("%.1f", d.Seconds()*1e3), ".0") + " ms"
 	}
-	return spanOf(d)
+	return console.Span(d)
 }

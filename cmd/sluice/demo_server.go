@@ -25,6 +25,7 @@ const (
 // demoServer is the demo's own server process, started again after a kill.
 type demoServer struct {
 	config, dir string
+	env         []string       // of the process, beside this one's
 	c           *client.Client // of the workers: tries again
 	looks       *client.Client // of the screen: does not
 	cmd         *exec.Cmd
@@ -54,6 +55,7 @@ func (s *demoServer) start(ctx context.Context) error {
 	}
 	defer log.Close() // the child has its own
 	s.cmd = exec.Command(self, "serve", "--config", s.config, "--stop-with-stdin")
+	s.cmd.Env = append(os.Environ(), s.env...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if s.stdin, err = s.cmd.StdinPipe(); err != nil {
 		return err

@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+
+	"sluice.dev/sluice/internal/store/pgtest"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the files of testdata anew")
@@ -23,7 +25,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runsMain) != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	os.Exit(pgtest.Main(m)) // the bench's server goes with the tests
 }
 
 // result is what one command line did.

@@ -2,9 +2,9 @@ package node
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -34,7 +34,7 @@ func (d *doors) open(n *Node, s *schema.Schema) error {
 	auth := api.NewAuth(n.acceptor.Schema)
 	if closed := s.Listen.HTTP == "" || s.Listen.HTTP == "off"; !closed {
 		if d.http, err = api.NewHTTP(api.Options{Writes: n.acceptor, Reads: n.reader, Admin: n, Auth: auth, Metrics: n.metrics(), Ready: http.HandlerFunc(n.serveReady),
-			TLS: tlsConfig, Failed: func(err error) { n.emit(observe.EventDoor, "door", "http", "error", err) }}); err != nil {
+			TLS: tlsConfig, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), Failed: func(err error) { n.emit(observe.EventDoor, "door", "http", "error", err) }}); err != nil {
 			return err
 		}
 		if d.httpLn, err = listenOn("listen.http", s.Listen.HTTP); err != nil {
@@ -47,9 +47,6 @@ func (d *doors) open(n *Node, s *schema.Schema) error {
 		}
 		if d.respLn, err = listenOn("listen.resp", s.Listen.RESP); err != nil {
 			return err
-		}
-		if tlsConfig != nil {
-			d.respLn = tls.NewListener(d.respLn, tlsConfig)
 		}
 	}
 	return nil

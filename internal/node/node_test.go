@@ -27,8 +27,19 @@ tables:
     columns: {content: text, likes: int64 sum, viewers: text unique}
 `
 
-// start runs a node until the test ends, or until the function given back is called.
+// start runs a node until the test ends, or until the function given back is
+// called, and waits until it is ready.
 func start(t *testing.T, file string) (*node.Node, func()) {
+	t.Helper()
+	n, stop := run(t, file)
+	for get(t, n, "/readyz") == "" {
+		time.Sleep(time.Millisecond)
+	}
+	return n, stop
+}
+
+// run is start without waiting.
+func run(t *testing.T, file string) (*node.Node, func()) {
 	t.Helper()
 	n, err := node.Open(t.Context(), node.Options{File: file, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))})
 	if err != nil {
@@ -48,9 +59,6 @@ func start(t *testing.T, file string) (*node.Node, func()) {
 		}
 	}
 	t.Cleanup(stop)
-	for get(t, n, "/readyz") == "" {
-		time.Sleep(time.Millisecond)
-	}
 	return n, stop
 }
 

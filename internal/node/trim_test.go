@@ -90,7 +90,7 @@ func TestJ5_AForgottenGroupPinsNothing(t *testing.T) {
 	if err != nil || len(segments) == 0 {
 		t.Fatal(segments, err)
 	}
-	if text, err := os.ReadFile(filepath.Join(filepath.Dir(file), "journal", "catalog")); err != nil || !strings.Contains(string(text), `"gone": true`) {
+	if text, err := os.ReadFile(filepath.Join(filepath.Dir(file), "journal", "catalog.sav")); err != nil || !strings.Contains(string(text), `"gone": true`) {
 		t.Errorf("the catalog does not say gone: %v", fmt.Sprint(err))
 	}
 }

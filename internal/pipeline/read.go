@@ -221,6 +221,12 @@ func (r *Reader) Receipt(ctx context.Context, rec *sluice.Receipt, wait time.Dur
 		defer cancel()
 	}
 	out := sluice.ReceiptStatus{Receipt: rec.String(), State: sluice.StateApplied}
+	if wait > 0 {
+		// All at once: one after the other, the waits for the shards would add up.
+		for i := range rec.Groups {
+			r.flush(&rec.Groups[i], rec.Commit)
+		}
+	}
 	for _, rg := range rec.Groups {
 		gs, err := r.groupStatus(ctx, rec, rg, wait > 0)
 		if err != nil {
@@ -250,6 +256,7 @@ func (r *Reader) groupStatus(ctx context.Context, rec *sluice.Receipt, rg sluice
 	}
 	if wait {
 		r.awaitDrainers(ctx, rg)
+		r.flush(&rg, rec.Commit)
 	}
 	left := rg.Partitions
 	for _, d := range r.o.Drains.Of(g.ID) {
@@ -273,6 +280,15 @@ func (r *Reader) groupStatus(ctx context.Context, rec *sluice.Receipt, rg sluice
 		gs.State = sluice.StateQueued // no drainer has these streams now
 	}
 	return gs, nil
+}
+
+// flush asks the drainers of these streams for the commit, without waiting.
+func (r *Reader) flush(rg *sluice.ReceiptGroup, commit uint64) {
+	for _, d := range r.o.Drains.Of(rg.Group) {
+		if mine := intersect(rg.Partitions, d.o.Partitions); mine.Len() > 0 {
+			d.Flush(commit)
+		}
+	}
 }
 
 // awaitDrainers waits for shards that are not reached yet, as after a start.
@@ -302,9 +318,6 @@ func (r *Reader) settled(ctx context.Context, d *Drainer, rec *sluice.Receipt, m
 	group := d.Group().ID
 	if r.o.Lost(d.o.Store.Name, d.o.ShardName, group, rec.Commit) {
 		return sluice.StateLost, nil, nil
-	}
-	if wait {
-		d.Flush(rec.Commit)
 	}
 	for {
 		pos := d.Position()

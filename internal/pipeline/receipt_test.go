@@ -1,0 +1,81 @@
+package pipeline_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"sluice.dev/sluice"
+	"sluice.dev/sluice/internal/schema"
+	"sluice.dev/sluice/internal/store"
+	"sluice.dev/sluice/internal/store/mem"
+)
+
+// Two requests in one commit: the reject of one is none of the other.
+func TestR1_AReceiptAnswersForItsOwnKeysOnly(t *testing.T) {
+	r := newRig(t)
+	for _, db := range r.dbs {
+		db.SetHooks(mem.Hooks{Refuse: func(g *schema.Group, _ []byte, row []sluice.Value) *store.Refusal {
+			if string(row[g.Column([]byte("title")).Index].Bytes) == "bad" {
+				return &store.Refusal{SQLState: "23514", Reason: "title is bad"}
+			}
+			return nil
+		}})
+	}
+	acks, errs := r.submit(r.chunk(nil, `{"table":"mapped","key":1,"set":{"title":"bad"}}`), r.chunk(nil, `{"table":"mapped","key":2,"set":{"title":"good"}}`))
+	if err := errors.Join(errs...); err != nil || acks[0].Commit != acks[1].Commit {
+		t.Fatalf("%+v %v", acks, err)
+	}
+	r.drain()
+	if bad, good := r.state(acks[0].Receipt), r.state(acks[1].Receipt); bad != sluice.StateRejected || good != sluice.StateApplied {
+		t.Errorf("receipts of one commit: %s for the bad one, %s for the good one", bad, good)
+	}
+	r.restart()
+	r.drain()
+	if bad, good := r.state(acks[0].Receipt), r.state(acks[1].Receipt); bad != sluice.StateRejected || good != sluice.StateApplied {
+		t.Errorf("after a restart: %s for the bad one, %s for the good one", bad, good)
+	}
+}
+
+// A dead store shows in the receipts of those who wrote for it, and in no other.
+func TestR1_AReceiptWaitsForItsOwnStreamsOnly(t *testing.T) {
+	r := newRig(t)
+	r.dbs["z"].SetHooks(mem.Hooks{BeforeCommit: func(*store.Batch) error { return errors.New("down") }})
+	both := r.mustWrite(`{"table":"posts","key":1,"set":{"content":"x"},"add":{"likes":1}}`)
+	one := r.mustWrite(like(1, 1))
+	r.drain()
+	if got := r.state(one.Receipt); got != sluice.StateApplied {
+		t.Errorf("receipt of a write to a store that works: %s", got)
+	}
+	if got := r.state(both.Receipt); got != sluice.StateQueued {
+		t.Errorf("receipt of a write to both stores: %s", got)
+	}
+}
+
+// A receipt of more keys than it names answers for whole streams.
+func TestR1_AReceiptOfManyKeysStaysSmall(t *testing.T) {
+	r := newRig(t)
+	var lines []string
+	for id := range 500 {
+		lines = append(lines, like(int64(id), 1))
+	}
+	ack := r.mustWrite(lines...)
+	if len(ack.Receipt) > 200 {
+		t.Errorf("%d characters", len(ack.Receipt))
+	}
+	rec := r.parse(ack.Receipt)
+	if len(rec.Keys) != 0 || len(rec.Groups) != 1 || rec.Groups[0].Partitions.Len() < 100 {
+		t.Errorf("%d keys, %+v", len(rec.Keys), rec.Groups)
+	}
+	few := r.parse(r.mustWrite(lines[:sluice.ReceiptKeysMax]...).Receipt)
+	if len(few.Keys) != sluice.ReceiptKeysMax {
+		t.Errorf("of %d keys it names %d", sluice.ReceiptKeysMax, len(few.Keys))
+	}
+	if _, err := sluice.ParseReceipt(strings.Repeat("A", 30)); sluice.CodeOf(err) != sluice.Invalid {
+		t.Errorf("what is no receipt: %v", err)
+	}
+	other := newRig(t)
+	if _, err := other.reader.Receipt(t.Context(), rec, 0); sluice.CodeOf(err) != sluice.NotFound {
+		t.Errorf("a receipt of another journal: %v", err)
+	}
+}
