@@ -1,6 +1,6 @@
 # `make` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check fmt vet lint race bench crash fuzz cover deps clean
+.PHONY: help build demo test check fmt vet lint race bench crash chaos fuzz cover deps clean
 
 GO       ?= go
 ROUNDS   ?= 100
@@ -37,6 +37,9 @@ bench: ## measure against the rivals on this machine and print one table
 
 crash: ## kill -9 the real binary again and again: make crash ROUNDS=100
 	$(GO) test ./internal/crash -count=1 -v -timeout 0 -rounds $(ROUNDS)
+
+chaos: ## every fault a machine and a network have, under load: make chaos ROUNDS=200
+	$(GO) test ./internal/crash -run 'Chaos|FailOver' -count=1 -v -timeout 0 -chaos $(ROUNDS)
 
 fuzz: ## fuzz every fuzz test for a while: make fuzz FUZZTIME=30s
 	GO=$(GO) ./scripts/fuzz.sh $(FUZZTIME)

@@ -116,6 +116,12 @@ func (n *Node) ledgerThrough() uint64 {
 type ledgerSaved struct {
 	Through uint64         `json:"through"`
 	Notes   []journal.Note `json:"notes"`
+	Passed  []passedSaved  `json:"passed"`
+}
+
+type passedSaved struct {
+	Stream journal.Stream `json:"stream"`
+	Writes uint64         `json:"writes"`
 }
 
 func (n *Node) loadLedger() error {
@@ -128,6 +134,11 @@ func (n *Node) loadLedger() error {
 		return fmt.Errorf("%s: %w", ledgerFile, err)
 	}
 	n.ledger.Add(saved.Through, saved.Notes)
+	passed := make(map[journal.Stream]uint64, len(saved.Passed))
+	for _, p := range saved.Passed {
+		passed[p.Stream] = p.Writes
+	}
+	n.ledger.SetPassed(passed)
 	return nil
 }
 
@@ -135,6 +146,9 @@ func (n *Node) loadLedger() error {
 func (n *Node) saveLedger() error {
 	var saved ledgerSaved
 	saved.Through, saved.Notes = n.ledger.Snapshot()
+	for s, writes := range n.ledger.Passed(&n.drains) {
+		saved.Passed = append(saved.Passed, passedSaved{s, writes})
+	}
 	data, err := json.Marshal(saved)
 	if err != nil {
 		return err

@@ -71,6 +71,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	stopAccepting()
 	<-accepted
+	if err == nil {
+		err = n.saveLedger()
+	}
 	return errors.Join(err, n.Close())
 }
 

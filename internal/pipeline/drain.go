@@ -38,6 +38,7 @@ type Drainer struct {
 	lastRelease time.Time // a held partition was looked at
 	confirmed   time.Time
 	passed      [sluice.Partitions]uint64 // cumulative writes up to the cursor, by partition
+	ahead       [sluice.Partitions]uint64 // the same after the batch in the making
 
 	flushTo atomic.Uint64 // a waiter wants everything up to this commit at once
 	head    atomic.Uint64 // last commit known to touch the group
@@ -373,6 +374,7 @@ func (d *Drainer) collect() (journal.Commit, error) {
 // (S1), so a batch may be larger than its limit by what one commit holds.
 func (d *Drainer) fold(partitions sluice.PartitionSet, from, to uint64) (last journal.Commit, err error) {
 	d.folder.Reset()
+	d.ahead = d.passed
 	group := d.group.Load()
 	last.Number = from
 	for i := 0; i < catchUpCommits && last.Number < to; i++ {
@@ -396,7 +398,7 @@ func (d *Drainer) fold(partitions sluice.PartitionSet, from, to uint64) (last jo
 		}
 		if err := body.Streams(func(s journal.Stream, cumulative uint64) {
 			if s.Group == group.ID && partitions.Has(s.Partition) {
-				d.passed[s.Partition] = cumulative
+				d.ahead[s.Partition] = cumulative
 			}
 		}); err != nil {
 			return last, err
@@ -444,7 +446,7 @@ func (d *Drainer) apply(ctx context.Context, last journal.Commit) error {
 	}
 	took := d.o.Now().Sub(from)
 	d.adapt(took)
-	d.cursor = next
+	d.cursor, d.passed = next, d.ahead
 	d.pending = time.Time{}
 	if d.o.Shard.SyncApply() {
 		d.confirmed = from

@@ -58,7 +58,9 @@ func (d *Drainer) release(ctx context.Context) (bool, error) {
 	}
 	parked := d.pos.parkedByPartition()
 	for _, p := range slices.Sorted(maps.Keys(d.cursor.Except)) {
-		if parked[p] > d.o.Store.ParkedMax/2 {
+		// Until the others have gone beyond it there is nothing to catch up with:
+		// released now, it would fill up the same batch again, for ever.
+		if parked[p] > d.o.Store.ParkedMax/2 || d.cursor.Except[p] >= d.cursor.Commit {
 			continue
 		}
 		err := d.catchUp(ctx, p)
@@ -93,7 +95,7 @@ func (d *Drainer) catchUp(ctx context.Context, p uint8) error {
 	if err != nil {
 		return err
 	}
-	d.cursor = next
+	d.cursor, d.passed = next, d.ahead
 	d.pos.applied(next, &res, appliedBatch{writes: d.folder.Writes(), took: d.o.Now().Sub(started), durable: d.o.Shard.SyncApply(), at: started}, &d.passed)
 	return nil
 }

@@ -16,6 +16,7 @@ type Ledger struct {
 	mu      sync.Mutex
 	through uint64 // commits counted so far
 	notes   map[noteKey]uint64
+	passed  map[journal.Stream]uint64 // writes that a shard was last known to have passed
 }
 
 // Add counts the notes of a commit, while recovering and for each new commit.
@@ -63,6 +64,7 @@ func (l *Ledger) Rows(s *schema.Schema, j journal.Journal, drains *Drains) []slu
 			row.Queued += d.queuedAt(&pos, streams)
 			row.Rejected += pos.Rejected
 		}
+		row.Queued += l.unreached(g.ID, streams, drains)
 		row.Applied = row.Acked - min(row.Acked, row.Queued+row.Rejected)
 		l.addNotes(&row, g.ID)
 		row.Offered = row.Acked + row.Duplicate
@@ -98,4 +100,50 @@ func (l *Ledger) addNotes(row *sluice.LedgerRow, g sluice.GroupID) {
 			row.Refused[k.reason.String()] += n
 		}
 	}
+}
+
+// unreached counts the writes to streams whose shard was not reached since the
+// start: all that the shard was not known to have passed before. It may have
+// more, and says so when it is reached; a ledger must not call a write applied
+// on a guess.
+func (l *Ledger) unreached(g sluice.GroupID, streams map[journal.Stream]journal.StreamState, drains *Drains) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	queued := uint64(0)
+	for s, st := range streams {
+		if s.Group == g && drains.Find(s) == nil && st.Writes > l.passed[s] {
+			queued += st.Writes - l.passed[s]
+		}
+	}
+	return queued
+}
+
+// Passed gives how many writes of each stream its shard has passed, as far as
+// is known, to be kept over a restart.
+func (l *Ledger) Passed(drains *Drains) map[journal.Stream]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.passed == nil {
+		l.passed = map[journal.Stream]uint64{}
+	}
+	for _, d := range drains.All() {
+		pos, group := d.Position(), d.Group().ID
+		for _, p := range d.o.Partitions.List() {
+			if n := pos.Passed[p]; n > 0 {
+				l.passed[journal.Stream{Group: group, Partition: p}] = n
+			}
+		}
+	}
+	out := make(map[journal.Stream]uint64, len(l.passed))
+	for s, n := range l.passed {
+		out[s] = n
+	}
+	return out
+}
+
+// SetPassed is what Passed gave before a restart.
+func (l *Ledger) SetPassed(passed map[journal.Stream]uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.passed = passed
 }

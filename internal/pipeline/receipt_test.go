@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/schema"
@@ -77,5 +78,33 @@ func TestR1_AReceiptOfManyKeysStaysSmall(t *testing.T) {
 	other := newRig(t)
 	if _, err := other.reader.Receipt(t.Context(), rec, 0); sluice.CodeOf(err) != sluice.NotFound {
 		t.Errorf("a receipt of another journal: %v", err)
+	}
+}
+
+// A read shows what the database has, never what waits, and says how old it is.
+func TestS13_AReadSaysHowOldItIs(t *testing.T) {
+	r := newRig(t)
+	r.mustWrite(like(1, 1))
+	r.drain()
+	if row := r.row("posts", 1); row.StaleBy != 0 || string(row.Columns["likes"]) != "1" {
+		t.Errorf("when all is applied: %+v", row)
+	}
+	wrote := r.now
+	r.mustWrite(like(1, 10))
+	r.now = r.now.Add(3 * time.Second)
+	if row := r.row("posts", 1); row.StaleBy != r.now.Sub(wrote) || string(row.Columns["likes"]) != "1" {
+		t.Errorf("3 s after a write that waits: stale by %s, %+v", row.StaleBy, row)
+	}
+	rec := r.parse(r.mustWrite(like(1, 100)).Receipt)
+	key, err := r.schema.Tables["posts"].KeyFromText(nil, []byte("1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.reader.Read(t.Context(), sluice.ReadQuery{Table: "posts", Keys: [][]byte{key}, After: rec}); sluice.CodeOf(err) != sluice.Unavailable {
+		t.Errorf("a read after a write that waits: %v", err)
+	}
+	r.drain()
+	if row := r.row("posts", 1); row.StaleBy != 0 || string(row.Columns["likes"]) != "111" {
+		t.Errorf("when all is applied: %+v", row)
 	}
 }

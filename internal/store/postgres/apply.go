@@ -92,7 +92,7 @@ func (a *applier) parkRuns(entries []sluice.Entry) {
 
 // begin opens a transaction with the guard queued.
 func (a *applier) begin(ctx context.Context) (*tx, error) {
-	x, err := a.s.begin(ctx, a.s.settings(a.s.opt.Store.SynchronousCommit, a.s.lockTimeoutMS()))
+	x, err := a.s.begin(ctx, a.db.texts.settings)
 	if err != nil {
 		return nil, err
 	}

@@ -159,7 +159,7 @@ func (s *Shard) Confirm(ctx context.Context, cur store.Cursor) error {
 	if err != nil {
 		return err
 	}
-	x, err := s.begin(ctx, s.settings(true, s.lockTimeoutMS()))
+	x, err := s.begin(ctx, db.texts.durable)
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func (f *failure) Error() string { return f.step + ": " + f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
 // begin takes a connection and queues BEGIN and the settings.
-func (s *Shard) begin(ctx context.Context, settings string) (*tx, error) {
+func (s *Shard) begin(ctx context.Context, settings *statement) (*tx, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, s.wrap("connect", err)
@@ -64,7 +64,13 @@ func (s *Shard) begin(ctx context.Context, settings string) (*tx, error) {
 	x := &tx{s: s, conn: conn}
 	// The role's defaults may say serializable or read only.
 	x.add("begin", &statement{sql: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"})
-	x.add("settings", &statement{sql: settings})
+	settings = s.unnamedBehindPooler(settings)
+	// It names no table, so preparing it here, outside the transaction, waits for no lock.
+	if err := x.prepare(ctx, settings); err != nil {
+		x.end(ctx)
+		return nil, s.wrap("prepare", err)
+	}
+	x.add("settings", settings)
 	return x, nil
 }
 
