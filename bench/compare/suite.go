@@ -66,7 +66,7 @@ func (s *suite) build(ctx context.Context, name, folder, pkg string) error {
 		return nil
 	}
 	s.progress("build %s", name)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", s.binary(name), pkg)
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", s.binary(name), pkg)
 	cmd.Dir = filepath.Join(s.root, folder)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w: %.300s", name, err, out)

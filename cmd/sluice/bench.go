@@ -58,7 +58,7 @@ const (
 	benchKeysMax    = 1_000_000
 	benchWritesMax  = 500_000 // in one run: somebody else's disk is not ours to fill
 	benchStopMax    = 30 * time.Second
-	benchDrainMax   = 5 * time.Minute
+	benchDrainMax   = 2 * time.Minute
 )
 
 func (p *program) bench() *cobra.Command {
@@ -158,7 +158,7 @@ func (p *program) runBench(ctx context.Context, f benchFlags) (err error) {
 const benchConfig = `listen: {http: %q, resp: off}
 journal: {dir: journal, bytes_max: 4GiB, disk_reserve: 64MiB}
 stores:
-  main: "${` + benchDSNVariable + `}"
+  main: {url: "${` + benchDSNVariable + `}", ddl: auto}
 tables:
   posts:
     existing: {table: %s.posts_sluice, missing_row: reject}

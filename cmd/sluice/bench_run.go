@@ -113,7 +113,7 @@ func (b *bench) settle(ctx context.Context, r *benchRun) error {
 	drain, cancel := context.WithTimeout(ctx, benchDrainMax)
 	defer cancel()
 	if err := b.server.c.Drain(drain, func(queued uint64) { b.draw(r, nil, queued) }); err != nil {
-		return fmt.Errorf("drain: %w", err)
+		return fmt.Errorf("drain: %w; the server's log ends with:\n%s", err, b.server.lastWords())
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ func TestBench_RefusesASchemaThatIsThere(t *testing.T) {
 // ctrl-C in the middle leaves nothing behind, on the direct side, on Sluice's
 // and during the kills.
 func TestBench_InterruptedLeavesNothing(t *testing.T) {
-	for _, at := range []string{"1 s a run", "one idle like  sluice", "kill -9        direct"} {
+	for _, at := range []string{"clients, 10 posts", "one idle like  sluice", "kill -9        direct"} {
 		t.Run(at, func(t *testing.T) {
 			c, dsn, dir := benchOn(t)
 			ctx, cancel := contextOf(t)
@@ -95,7 +95,7 @@ func TestBench_InterruptedLeavesNothing(t *testing.T) {
 					cancel()
 				}
 			}}
-			seconds := "1"
+			seconds := "0.3"
 			if strings.HasPrefix(at, "kill") {
 				seconds = "0.1"
 			}

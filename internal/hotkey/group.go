@@ -31,18 +31,18 @@ func newGroup(id sluice.GroupID, t *Tracker, now int64) *group {
 	return g
 }
 
-// advance closes every window that is over. After a pause longer than a span
-// all of them are empty, so only so many are gone through.
+// advance closes every window that is over. Once open window and span are empty,
+// those of a long pause are all alike, and only the last of them is closed.
 func (g *group) advance(now int64) {
 	over := (now-g.ends)/windowMicros + 1
-	if skip := over - Windows - 1; skip > 0 {
-		g.close(g.ends)
-		g.ends += skip * windowMicros
-		over -= skip
-	}
-	for ; over > 0; over-- {
+	for n := 0; over > 0; n++ {
+		if n > Windows && over > 1 {
+			g.ends += (over - 1) * windowMicros
+			over = 1
+		}
 		g.close(g.ends)
 		g.ends += windowMicros
+		over--
 	}
 }
 

@@ -105,7 +105,7 @@ func (t *Tracker) Add(id sluice.GroupID, key []byte, writes uint32, now int64) {
 	if t == nil || writes == 0 {
 		return
 	}
-	hash := max(maphash.Bytes(t.seed, key), 1) // 0 marks a free slot
+	hash := hashBytes(t.seed, key)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for int(id) >= len(t.groups) {
@@ -169,3 +169,6 @@ func (t *Tracker) tell(k *Key, hot bool) {
 		t.changes = append(t.changes, Change{Key: *k, Hot: hot})
 	}
 }
+
+// hashBytes never gives 0, which marks a free slot.
+func hashBytes(seed maphash.Seed, key []byte) uint64 { return max(maphash.Bytes(seed, key), 1) }

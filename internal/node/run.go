@@ -16,6 +16,7 @@ import (
 
 const (
 	trimEvery    = time.Second
+	notesEvery   = time.Second            // a kill loses at most so much of the counts of refusals (R2)
 	markEvery    = 500 * time.Millisecond // the mark is synced within 1 s when idle (J3)
 	prepareEvery = 100 * time.Millisecond
 	doorsClose   = 10 * time.Second // accepted requests get so long to finish
@@ -43,6 +44,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.every(trimEvery, "trim", n.trimmer.Step)
 	n.every(trimEvery, "identities", n.keepIdentities)
 	n.every(rateEvery, "rates", n.measure)
+	n.every(notesEvery, "notes", func(context.Context) error { n.acceptor.CommitNotes(); return nil })
 	n.every(markEvery, "mark", func(context.Context) error { return n.journal.SyncMark() })
 	n.every(prepareEvery, "prepare segment", func(context.Context) error { return n.journal.Prepare() })
 	n.startShards()
@@ -71,6 +73,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	stopAccepting()
 	<-accepted
+	if err == nil {
+		err = n.acceptor.Finish()
+	}
 	if err == nil {
 		err = n.saveLedger()
 	}

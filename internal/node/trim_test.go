@@ -57,7 +57,6 @@ func TestJ5_SegmentsGoAndTheirIdentitiesStay(t *testing.T) {
 		if st, err := c.Receipt(t.Context(), first.Receipt, 0); err != nil || st.State != sluice.StateApplied {
 			t.Errorf("R1: the receipt of a trimmed commit: %+v %v", st, err)
 		}
-		durable(t, c, add("posts", 2, "likes", 1)) // takes the count of the retry along
 		stop()
 		n, stop = start(t, file)
 		c = once(t, n)

@@ -244,12 +244,33 @@ func (a *Acceptor) place(ctx context.Context, c *sluice.Chunk) (at *commit, rec 
 	}
 	if first {
 		at.started = a.o.Wall()
-		select {
-		case a.work <- struct{}{}:
-		default: // a token is there already
-		}
+		a.signal()
 	}
 	return at, rec, nil
+}
+
+func (a *Acceptor) signal() {
+	select {
+	case a.work <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+// CommitNotes has Step make a commit of counts that no write came for to take
+// along. Called each second, it bounds what a kill loses of them (R2), also
+// while every write is refused.
+func (a *Acceptor) CommitNotes() {
+	if a.notes.any() {
+		a.signal()
+	}
+}
+
+// Finish commits the counts that are left, when Step is called no more.
+func (a *Acceptor) Finish() error {
+	if !a.notes.any() {
+		return nil
+	}
+	return a.commit()
 }
 
 // admit marks what is refused. A line is refused whole: a write to several
@@ -326,10 +347,16 @@ func (a *Acceptor) Step(ctx context.Context) error {
 func (a *Acceptor) commit() error {
 	a.mu.Lock()
 	at := a.open
+	if at.chunks == 0 {
+		if !a.notes.any() {
+			a.mu.Unlock()
+			return nil // a token of CommitNotes whose counts rode in the commit before
+		}
+		at.started = a.o.Wall()
+	}
 	a.open = a.newCommit(a.spare)
 	a.spare = nil
-	// A token for the new commit may come from here on; none is left over, since
-	// only the first write of a commit puts one.
+	// A token for the new commit may come from here on.
 	a.mu.Unlock()
 	close(at.sealed)
 

@@ -65,6 +65,12 @@ func (n *notes) add(g sluice.GroupID, r sluice.Reason, count uint64) {
 	n.list[noteKey{g, r}] += count
 }
 
+func (n *notes) any() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.list) > 0
+}
+
 func (n *notes) take() []journal.Note {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -14,28 +14,32 @@ import (
 
 // Two requests in one commit: the reject of one is none of the other.
 func TestR1_AReceiptAnswersForItsOwnKeysOnly(t *testing.T) {
-	r := newRig(t)
-	for _, db := range r.dbs {
-		db.SetHooks(mem.Hooks{Refuse: func(g *schema.Group, _ []byte, row []sluice.Value) *store.Refusal {
-			if string(row[g.Column([]byte("title")).Index].Bytes) == "bad" {
-				return &store.Refusal{SQLState: "23514", Reason: "title is bad"}
+	bubble(t, func(t *testing.T, r *rig) {
+		for _, db := range r.dbs {
+			db.SetHooks(mem.Hooks{Refuse: func(g *schema.Group, _ []byte, row []sluice.Value) *store.Refusal {
+				if string(row[g.Column([]byte("title")).Index].Bytes) == "bad" {
+					return &store.Refusal{SQLState: "23514", Reason: "title is bad"}
+				}
+				return nil
+			}})
+		}
+		one, cancelOne := r.submitting(r.chunk(nil, `{"table":"mapped","key":1,"set":{"title":"bad"}}`))
+		defer cancelOne()
+		two, cancelTwo := r.submitting(r.chunk(nil, `{"table":"mapped","key":2,"set":{"title":"good"}}`))
+		defer cancelTwo()
+		r.mustStep()
+		bad, good := <-one, <-two
+		if err := errors.Join(bad.err, good.err); err != nil || bad.ack.Commit != good.ack.Commit {
+			t.Fatalf("%+v %+v", bad, good)
+		}
+		for range 2 {
+			r.drain()
+			if was, is := r.state(bad.ack.Receipt), r.state(good.ack.Receipt); was != sluice.StateRejected || is != sluice.StateApplied {
+				t.Errorf("receipts of one commit: %s for the bad one, %s for the good one", was, is)
 			}
-			return nil
-		}})
-	}
-	acks, errs := r.submit(r.chunk(nil, `{"table":"mapped","key":1,"set":{"title":"bad"}}`), r.chunk(nil, `{"table":"mapped","key":2,"set":{"title":"good"}}`))
-	if err := errors.Join(errs...); err != nil || acks[0].Commit != acks[1].Commit {
-		t.Fatalf("%+v %v", acks, err)
-	}
-	r.drain()
-	if bad, good := r.state(acks[0].Receipt), r.state(acks[1].Receipt); bad != sluice.StateRejected || good != sluice.StateApplied {
-		t.Errorf("receipts of one commit: %s for the bad one, %s for the good one", bad, good)
-	}
-	r.restart()
-	r.drain()
-	if bad, good := r.state(acks[0].Receipt), r.state(acks[1].Receipt); bad != sluice.StateRejected || good != sluice.StateApplied {
-		t.Errorf("after a restart: %s for the bad one, %s for the good one", bad, good)
-	}
+			r.restart()
+		}
+	})
 }
 
 // A dead store shows in the receipts of those who wrote for it, and in no other.

@@ -41,7 +41,7 @@ func (w *world) checkReceipt(k *chunk, final bool) {
 	}
 	if st.State == sluice.StateApplied && !k.applied {
 		k.applied = true
-		w.history.applied(w, k)
+		w.history.applied(k)
 	}
 	for _, gs := range st.Groups {
 		w.checkGroup(k, &gs, final)
@@ -120,7 +120,7 @@ func (w *world) readOne() {
 	if text, ok := rows[0].Columns["likes"]; ok {
 		n, _ = strconv.ParseInt(string(text), 10, 64)
 	}
-	w.history.read(w, n)
+	w.history.read(n)
 	if rows[0].StaleBy == 0 && w.skew == 0 {
 		w.checkFresh(n)
 	}

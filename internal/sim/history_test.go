@@ -15,7 +15,8 @@ type history struct {
 	ops   []porcupine.Operation
 	calls map[*chunk]int64
 	reads int
-	void  bool // a fail-over took back what was applied
+	adds  int
+	over  bool // nothing more is noted
 }
 
 type counterInput struct {
@@ -24,8 +25,9 @@ type counterInput struct {
 }
 
 const (
-	historyOpsMax  = 60
-	historyTimeMax = 2 * time.Second // of the real clock; an undecided history is no fault
+	historyAddsMax  = 12 // checking is exponential in what overlaps: a history ends here
+	historyReadsMax = 40
+	historyTimeMax  = time.Second // of the real clock; an undecided history is no fault
 )
 
 func (h *history) tick() int64 {
@@ -38,9 +40,14 @@ func (h *history) sent(k *chunk) {
 	if h.calls == nil {
 		h.calls = map[*chunk]int64{}
 	}
-	if _, known := h.calls[k]; !known && k.counts() > 0 {
-		h.calls[k] = h.tick()
+	if _, known := h.calls[k]; known || k.counts() == 0 || h.over {
+		return
 	}
+	if h.adds++; h.adds > historyAddsMax {
+		h.over = true
+		return
+	}
+	h.calls[k] = h.tick()
 }
 
 // counts is what the chunk adds to the counter.
@@ -54,15 +61,15 @@ func (k *chunk) counts() int64 {
 	return n
 }
 
-func (h *history) applied(w *world, k *chunk) {
-	if call, known := h.calls[k]; known {
+func (h *history) applied(k *chunk) {
+	if call, known := h.calls[k]; known && !h.over {
 		h.ops = append(h.ops, porcupine.Operation{ClientId: len(h.ops), Input: counterInput{n: k.counts()}, Call: call, Return: h.tick()})
 		delete(h.calls, k)
 	}
 }
 
-func (h *history) read(w *world, n int64) {
-	if h.reads++; h.reads > historyOpsMax/2 {
+func (h *history) read(n int64) {
+	if h.reads++; h.reads > historyReadsMax || h.over {
 		return
 	}
 	call := h.tick()

@@ -137,6 +137,9 @@ func (p *process) keepIdentities() error {
 // fault lets something go wrong outside.
 func (w *world) fault() {
 	f := &w.profile
+	if _, err := w.disk.Free("/"); err != nil {
+		return // the machine is down; the process will notice
+	}
 	db := w.dbs[shardNames[w.rng.IntN(len(shardNames))]]
 	switch pick(w.rng, f.kill, f.cut, f.syncFail, f.crashAt, f.restart, f.full, f.flip, f.jump, f.reload, f.lose+f.failover+f.down+f.lock, f.slowSync) {
 	case 0:
@@ -341,6 +344,9 @@ func (w *world) always() {
 	p := w.proc
 	if used := p.disk.Usage().Bytes; used > w.profile.journal {
 		w.fail("promise 6", "the journal has %d bytes, at most %d", used, w.profile.journal)
+	}
+	if !w.healing && !w.chance(25) {
+		return // the ledger is the dear part
 	}
 	for _, row := range p.ledger.Rows(p.schemaNow(), p.journal, &p.drains) {
 		if acked := w.acked(row.Group, func(uint8) uint64 { return uint64(len(w.truth)) }); row.Acked != acked {

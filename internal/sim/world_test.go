@@ -65,24 +65,25 @@ type world struct {
 	stalls []*stall
 	late   []func() // transactions whose COMMIT is still on its way
 
-	level     int // index into reloads of the config in force
-	clients   []*client
-	chunks    map[string]*chunk
-	sent      uint64 // attempts so far
-	truth     []*commit
-	unsure    bool // an append was under way when the process went
-	history   history
-	hugeTaken bool // a client has the huge sum
-	keysMax   int64
-	healing   bool
-	rounds    int // in which nothing was left to do
-	eras      int // fail-overs so far
-	violated  string
+	level      int // index into reloads of the config in force
+	clients    []*client
+	chunks     map[string]*chunk
+	sent       uint64 // attempts so far
+	truth      []*commit
+	unsure     bool // an append was under way when the process went
+	history    history
+	hugeTaken  bool // a client has the huge sum
+	keysMax    int64
+	partitions map[int64]uint8 // of keys
+	healing    bool
+	rounds     int // in which nothing was left to do
+	eras       int // fail-overs so far
+	violated   string
 }
 
 func newWorld(seed uint64, d *defect) *world {
 	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 0x73696d)), defect: d, disk: vfs.NewMem(seed), start: time.Now(),
-		dbs: map[string]*database{}, chunks: map[string]*chunk{}}
+		dbs: map[string]*database{}, chunks: map[string]*chunk{}, partitions: map[int64]uint8{}}
 	w.profile = newProfile(w.rng)
 	if d != nil && d.profile != nil {
 		d.profile(&w.profile)
@@ -198,7 +199,14 @@ func group(s *schema.Schema, name string) *schema.Group {
 	return s.Tables["posts"].Group([]byte(name))
 }
 
-func (w *world) partition(key int64) uint8 { return partitionOf(w.schema, key) }
+func (w *world) partition(key int64) uint8 {
+	p, known := w.partitions[key]
+	if !known {
+		p = partitionOf(w.schema, key)
+		w.partitions[key] = p
+	}
+	return p
+}
 
 // keys are all keys that clients write.
 func (w *world) keys() []int64 {

@@ -134,6 +134,7 @@ func (j *Journal) newSegment(first, before uint64) (*segment, vfs.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	defer j.taken()
 	h := segmentHeader{key: j.key, first: first, before: before, created: j.opts.Now(), bytes: j.opts.SegmentBytes}
 	path := j.path(segmentName(first))
 	_, err = file.WriteAt(h.encode(), 0)

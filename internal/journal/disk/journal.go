@@ -112,6 +112,7 @@ type Journal struct {
 	recent  recent
 	wake    chan struct{} // closed at the next commit; nil when nobody waits
 	spare   vfs.File      // a zeroed file, ready to become a segment
+	taking  bool          // Append makes a segment of what lies under the spare's name
 	bytes   int64         // of all segment files and the spare
 }
 

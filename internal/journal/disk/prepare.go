@@ -36,7 +36,10 @@ func (j *Journal) Prepare() error {
 		return err
 	}
 	j.mu.RLock()
-	enough := j.spare != nil || j.bytes+j.opts.SegmentBytes > j.opts.BytesMax
+	// While Append makes a segment of the spare, the file still lies under that
+	// name: to make the next one there would empty the segment, and write zeros
+	// over its commits.
+	enough := j.spare != nil || j.taking || j.bytes+j.opts.SegmentBytes > j.opts.BytesMax
 	j.mu.RUnlock()
 	if enough {
 		return nil
@@ -92,11 +95,12 @@ func (j *Journal) scrap(file vfs.File, name string, err error) error {
 
 // takeSpare gives a file to make a segment of, and its name so far. Without a
 // spare it reserves space and leaves the zeros out, so that nobody waits for
-// them: the commits in it are slower, and as safe.
+// them: the commits in it are slower, and as safe. The caller calls taken when
+// the file has its own name, or is gone.
 func (j *Journal) takeSpare() (vfs.File, string, error) {
 	j.mu.Lock()
 	if spare := j.spare; spare != nil {
-		j.spare = nil
+		j.spare, j.taking = nil, true
 		j.mu.Unlock()
 		return spare, j.path(spareFile), nil
 	}
@@ -116,6 +120,13 @@ func (j *Journal) takeSpare() (vfs.File, string, error) {
 		return nil, "", err
 	}
 	return file, j.path(name), nil
+}
+
+// taken frees the spare's name.
+func (j *Journal) taken() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.taking = false
 }
 
 // writeIndexes writes the index of each sealed segment that has none. The
