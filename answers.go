@@ -124,6 +124,20 @@ type StreamStatus struct {
 	RowsPerS  float64 `json:"rows_per_s"`
 }
 
+// HotKey is a key that takes at least 1 % of a group's writes.
+type HotKey struct {
+	Table      string          `json:"table"`
+	Group      string          `json:"group,omitempty"`
+	Key        json.RawMessage `json:"key"`
+	State      string          `json:"state"`        // hot, or cooling: it will be forgotten unless it comes back
+	PerSecond  float64         `json:"writes_per_s"` // at least
+	Share      float64         `json:"share"`        // of the group's writes, at least
+	ShareError float64         `json:"share_error"`  // so much more it may be
+	Since      time.Time       `json:"since"`
+	Rule       string          `json:"rule"`   // folded, last, mixed, apart, batched
+	Detail     string          `json:"detail"` // what is done about it, and why
+}
+
 // LedgerRow is one line of the ledger (R2).
 type LedgerRow struct {
 	Table     string            `json:"table"`

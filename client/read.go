@@ -95,6 +95,16 @@ func (c *Client) Ledger(ctx context.Context) ([]sluice.LedgerRow, error) {
 	return a.Ledger, err
 }
 
+// Hot lists the keys that take a notable share of their group's writes, hottest
+// first in each group.
+func (c *Client) Hot(ctx context.Context) ([]sluice.HotKey, error) {
+	var a struct {
+		Hot []sluice.HotKey `json:"hot"`
+	}
+	err := c.get(ctx, "/v1/hot", 0, &a)
+	return a.Hot, err
+}
+
 // RejectsQuery selects rejects; zero fields do not.
 type RejectsQuery struct {
 	Table, Group, State string

@@ -38,6 +38,8 @@ type Reads interface {
 type Admin interface {
 	Status() sluice.Status
 	Ledger() []sluice.LedgerRow
+	// Hot lists hot keys by group, hottest first.
+	Hot() []sluice.HotKey
 	Rejects(ctx context.Context, q RejectsQuery) ([]sluice.Reject, error)
 	// DecideReject does "replay" or "discard" with the reject of this id.
 	DecideReject(ctx context.Context, id, decision string) error

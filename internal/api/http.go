@@ -121,6 +121,7 @@ func (h *HTTP) allRoutes() []route {
 		{"POST /v1/producers", false, (*request).postProducers},
 		{"GET /v1/status", false, (*request).getStatus},
 		{"GET /v1/ledger", false, (*request).getLedger},
+		{"GET /v1/hot", false, (*request).getHot},
 		{"GET /v1/rejects", false, (*request).getRejects},
 		{"POST /v1/rejects/{id}/{decision}", false, (*request).postReject},
 		{"POST /v1/reload", false, (*request).postReload},

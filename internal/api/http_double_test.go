@@ -60,6 +60,7 @@ type HTTPBackend struct {
 	Submitting chan struct{} // gets a token for each Submit, when there is room
 	State      string        // of receipts
 	Decided    []string
+	Cold       bool // no key is hot
 	LastWait   time.Duration
 	LastRead   sluice.ReadQuery
 	Slow       time.Duration // of Receipt
@@ -240,6 +241,12 @@ func (b *HTTPBackend) Status() sluice.Status {
 }
 func (b *HTTPBackend) Ledger() []sluice.LedgerRow {
 	return []sluice.LedgerRow{{Table: "posts", Offered: 3}}
+}
+func (b *HTTPBackend) Hot() []sluice.HotKey {
+	if b.Cold {
+		return nil
+	}
+	return []sluice.HotKey{{Table: "posts", Group: "metrics", Key: []byte("42"), State: "hot", Share: .5, Rule: "folded"}, {Table: "pages", Key: []byte(`"a"`), State: "hot"}}
 }
 func (b *HTTPBackend) Rejects(_ context.Context, q RejectsQuery) ([]sluice.Reject, error) {
 	return []sluice.Reject{{ID: "9.1", Table: q.Table, State: q.State, Key: []byte("1"), Change: []byte("{}"), Writes: uint32(q.Max)}}, b.Fail

@@ -6,10 +6,6 @@ import (
 	"testing"
 )
 
-func hashOf(t *Tracker, key uint64) uint64 {
-	return hashBytes(t.seed, binary.BigEndian.AppendUint64(nil, key))
-}
-
 // BenchmarkAdd is the cost of one entry at a million a second. Events are one
 // entry a write, so this is the cost of a write at worst; folded writes share it.
 func BenchmarkAdd(b *testing.B) {

@@ -46,6 +46,12 @@ var (
 	EventDoor      = event(Warn, "door", "A connection failed in a way that its client could not be told.")
 )
 
+// Hot keys.
+var (
+	EventHot  = event(Info, "hot key", "A key takes at least 1 % of its group's writes; the event says what is done about it.")
+	EventCool = event(Info, "hot key is cool", "A key that was hot has been written less for a while.")
+)
+
 // Draining.
 var (
 	EventRetry      = event(Warn, "drain retries", "The shard did not take a batch; the drain backs off and goes on from the shard's cursor.")

@@ -69,6 +69,12 @@ var (
 	CommitSize  = define(HistogramKind, "sluice_commit_writes", "Writes in one commit.")
 )
 
+// Hot keys, by group.
+var (
+	HotKeys  = define(Gauge, "sluice_hot_keys", "Keys that take at least 1 % of the group's writes, or did a moment ago; `sluice hot` lists them.", "table", "group")
+	HotShare = define(Gauge, "sluice_hot_key_share", "Part of the group's writes that goes to its hottest key, from 0 to 1; 0 when no key is hot.", "table", "group")
+)
+
 // Draining, by the group and the shard it goes to.
 var (
 	streamLabels = []string{"table", "group", "store", "shard"}

@@ -171,7 +171,7 @@ func (r *random) stock() sluice.Write {
 	case r.bad(key%4 == 0):
 		w.Set = map[string]any{"label": "bad"}
 		r.sometimes(func() { w.Add = map[string]any{"sold": 1 + r.IntN(4)} })
-	case key%4 == 2 && r.IntN(4) == 0:
+	case key%4 == 2 && (key < 20 || r.alone) && r.IntN(4) == 0:
 		w.Delete = true
 	default:
 		w.Set = map[string]any{"label": fmt.Sprint("l", r.IntN(100))}

@@ -15,6 +15,7 @@ import (
 	"sluice.dev/sluice/internal/admit"
 	"sluice.dev/sluice/internal/dedup"
 	"sluice.dev/sluice/internal/fold"
+	"sluice.dev/sluice/internal/hotkey"
 	"sluice.dev/sluice/internal/journal"
 	"sluice.dev/sluice/internal/schema"
 )
@@ -56,6 +57,7 @@ type AcceptorOptions struct {
 	// Committed is called after each commit is durable and before its receipts,
 	// by Step, with the groups that the commit touches.
 	Committed func(n uint64, groups []sluice.GroupID)
+	Hot       *hotkey.Tracker // is told each entry of each commit; nil: nobody watches
 }
 
 type added struct {
@@ -427,6 +429,7 @@ func (a *Acceptor) encode(at *commit) []byte {
 			a.touched = append(a.touched, e.Group)
 		}
 		a.encoder.Entry(e)
+		a.o.Hot.Add(e.Group, e.Key, e.Writes, h.Time)
 		return nil
 	})
 	return a.encoder.Finish()

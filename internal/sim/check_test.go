@@ -58,7 +58,7 @@ func (w *world) checkGroup(k *chunk, gs *sluice.GroupStatus, final bool) {
 		}
 		p := w.partition(l.key)
 		for _, d := range w.proc.list {
-			if d.Group().Name != gs.Group || !d.has(p) || d.link.era != d.link.db.era {
+			if d.Group().Name != gs.Group || !d.has(p) || d.wentBack() {
 				continue
 			}
 			here := d.state()
@@ -130,7 +130,7 @@ func (w *world) readOne() {
 func (w *world) checkFresh(got int64) {
 	p := w.partition(counterKey)
 	for _, d := range w.proc.list {
-		if d.Group().Name == "metrics" && d.has(p) && d.link.era != d.link.db.era {
+		if d.Group().Name == "metrics" && d.has(p) && d.wentBack() {
 			return
 		}
 	}

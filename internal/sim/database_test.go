@@ -87,12 +87,18 @@ type link struct {
 	db  *database
 	p   *process
 	o   store.Options
-	era int // of the database, as of the last Take
+	era map[sluice.GroupID]int // of the database, as of the last Take of the group
 }
 
 var errNetwork = errors.New("connection reset by peer")
 
-func (l *link) inner() *mem.Shard { return l.db.open(l.o) }
+func (l *link) inner() store.Shard {
+	sh := l.db.open(l.o)
+	if d := l.db.w.defect; d != nil && d.server != nil {
+		return d.server(sh)
+	}
+	return sh
+}
 
 func (l *link) owned() sluice.PartitionSet {
 	m := l.p.catalog.ShardMaps[l.o.Store.Name]
@@ -154,12 +160,14 @@ func (l *link) Take(ctx context.Context, g sluice.GroupID, owner string, epoch u
 	if err != nil {
 		return cur, err
 	}
-	if at := (epochOf{g, epoch}); l.db.epochs[at] {
+	// An older copy of the journal hands out numbers again; who is fenced then
+	// stops, and going on takes an adopted journal.
+	if at := (epochOf{g, epoch}); l.db.epochs[at] && !w.lost {
 		w.fail("J7", "epoch %d was given twice for group %d of shard %s", epoch, g, l.db.name)
 	} else {
 		l.db.epochs[at] = true
 	}
-	l.era = l.db.era
+	l.era[g] = l.db.era
 	l.db.synced()
 	return cur, l.answer("Take")
 }

@@ -45,6 +45,9 @@ type process struct {
 	base  int64 // journal time at the start, microseconds
 	since time.Time
 
+	ctx    context.Context // of the acceptor's loop
+	cancel context.CancelFunc
+
 	committing bool
 	commitErr  error
 }
@@ -67,6 +70,7 @@ func (p *process) clock() int64 { return p.base + time.Since(p.since).Microsecon
 // open is what node.Open does.
 func (w *world) open() (*process, error) {
 	p := &process{w: w, known: map[string]bool{}, behind: map[string]bool{}}
+	p.ctx, p.cancel = context.WithCancel(background)
 	if err := p.open(); err != nil {
 		p.close()
 		return nil, err
@@ -78,12 +82,16 @@ func (p *process) open() error {
 	w := p.w
 	var err error
 	options := disk.Options{Dir: "journal", FS: w.disk, SegmentBytes: w.profile.segment, BytesMax: w.profile.journal, Now: w.wall, Random: randomness{w.rng}}
+	tail := w.tail()
 	if p.disk, err = disk.Open(options); err != nil {
 		return err
 	}
 	p.journal = &watched{Journal: p.disk, w: w}
 	if w.defect != nil && w.defect.journal != nil {
-		p.journal = w.defect.journal(p, p.journal)
+		p.journal = w.defect.journal(p)
+	}
+	if w.defect != nil && w.defect.opened != nil {
+		w.defect.opened(p, tail)
 	}
 	s, err := p.resolve()
 	if err != nil {
@@ -228,7 +236,7 @@ func (p *process) close() {
 // use is what node does with a shard that is reached, and after a reload.
 func (p *process) use(st *schema.Store, conf schema.Shard) error {
 	db := p.w.dbs[conf.Name]
-	l := &link{db: db, p: p, o: store.Options{Store: st, Shard: conf, Warn: func(string) {}}}
+	l := &link{db: db, p: p, era: map[sluice.GroupID]int{}, o: store.Options{Store: st, Shard: conf, Warn: func(string) {}}}
 	groups := slices.DeleteFunc(p.acceptor.Schema().Groups(), func(g *schema.Group) bool { return g.Store != st.Name })
 	m := p.catalog.ShardMaps[st.Name]
 	if err := l.Ensure(context.Background(), store.Identity{Journal: p.journal.ID(), Store: st.Name, Shard: conf.Name, MapVersion: m.Version}, groups); err != nil {
@@ -326,7 +334,9 @@ func (p *process) commit() {
 	}
 	p.committing = true
 	go func() {
-		p.commitErr = p.acceptor.Step(context.Background())
+		if err := p.acceptor.Step(p.ctx); p.ctx.Err() == nil {
+			p.commitErr = err
+		}
 		p.committing = false
 	}()
 	p.w.settle()
@@ -383,6 +393,7 @@ type ioFaults struct {
 	syncErr  bool // the next sync of a segment fails
 	slowSync bool // the next sync of a segment stalls
 	full     bool // there is little room
+	skipSync bool // a planted defect leaves syncs out
 }
 
 var errIO = errors.New("input/output error")
@@ -392,6 +403,10 @@ var errIO = errors.New("input/output error")
 const staleStepsMax = 4
 
 func (p *process) schemaNow() *schema.Schema { return p.acceptor.Schema() }
+
+// wentBack tells that the shard failed over since the drainer took it, which no
+// process can know before it asks again.
+func (d *drain) wentBack() bool { return d.link.era[d.Group().ID] != d.link.db.era }
 
 // has tells whether the drainer has the partition.
 func (d *drain) has(p uint8) bool {

@@ -14,7 +14,7 @@ type profile struct {
 	steps, clients, keys int
 
 	// Of the process and its disk, in percent of the faults drawn.
-	kill, cut, syncFail, crashAt, restart, full, flip, jump, reload int
+	kill, cut, syncFail, crashAt, restart, full, flip, jump, reload, older int
 	// Of databases and the network to them, in percent of the faults drawn.
 	lose, failover, down, lock int
 	// Of single calls, in percent.
@@ -37,7 +37,7 @@ func newProfile(rng *rand.Rand) profile {
 	p := profile{
 		steps: 200 + rng.IntN(300), clients: 3 + rng.IntN(4), keys: 2 + rng.IntN(10),
 		kill: some(60, 20), cut: some(60, 20), syncFail: some(30, 10), crashAt: some(40, 15), restart: some(40, 10), full: some(25, 10),
-		flip: some(50, 15), jump: some(30, 10), reload: some(40, 8),
+		flip: some(50, 15), jump: some(30, 10), reload: some(40, 8), older: some(15, 10),
 		lose: some(60, 25), failover: some(40, 12), down: some(40, 15), lock: some(50, 15),
 		network: some(60, 12), stall: some(60, 12), late: some(40, 8), slowSync: some(50, 15),
 		refuse: some(50, 30), deletes: some(60, 8), doubles: some(70, 20), giveUp: some(50, 15),

@@ -52,6 +52,9 @@ func (w *world) run() string {
 	if w.violated == "" {
 		w.finally()
 	}
+	if w.violated == "" && w.older != nil {
+		w.olderDisk()
+	}
 	w.end()
 	return w.violated
 }
@@ -86,7 +89,7 @@ func (w *world) step() {
 			p.list[w.rng.IntN(len(p.list))].step()
 		}
 	case 4:
-		w.loop("trim", func() error { return p.trimmer.Step(background) })
+		w.loop("trim", p.trim)
 	case 5:
 		w.loop("mark", p.disk.SyncMark)
 	case 6:
@@ -126,6 +129,13 @@ func (w *world) loop(name string, step func() error) {
 	}
 }
 
+func (p *process) trim() error {
+	if d := p.w.defect; d != nil && d.trim != nil {
+		return d.trim(p)
+	}
+	return p.trimmer.Step(background)
+}
+
 func (p *process) keepIdentities() error {
 	p.dedup.Advance(time.Duration(p.clock()) * time.Microsecond)
 	if !p.dedup.Due() && !p.w.chance(30) {
@@ -141,7 +151,7 @@ func (w *world) fault() {
 		return // the machine is down; the process will notice
 	}
 	db := w.dbs[shardNames[w.rng.IntN(len(shardNames))]]
-	switch pick(w.rng, f.kill, f.cut, f.syncFail, f.crashAt, f.restart, f.full, f.flip, f.jump, f.reload, f.lose+f.failover+f.down+f.lock, f.slowSync) {
+	switch pick(w.rng, f.kill, f.cut, f.syncFail, f.crashAt, f.restart, f.full, f.flip, f.jump, f.reload, f.lose+f.failover+f.down+f.lock, f.slowSync, f.older) {
 	case 0:
 		w.crash("kill -9", false)
 	case 1:
@@ -166,6 +176,11 @@ func (w *world) fault() {
 		w.proc.reload()
 	case 9:
 		db.fault(f)
+	case 11:
+		if !w.proc.committing {
+			w.older = w.disk.Kill(w.rng.Uint64())
+			w.say("somebody copies the disk at commit %d", len(w.truth))
+		}
 	case 10:
 		w.io.slowSync = true
 		w.say("the next sync of a segment is slow")
@@ -192,6 +207,9 @@ func (w *world) diskFault(m *vfs.Mem) func(op vfs.Op) error {
 		}
 		if op.Kind != "sync" || !strings.HasSuffix(op.Name, ".seg") || w.proc == nil {
 			return nil
+		}
+		if w.io.skipSync {
+			return vfs.ErrSkip
 		}
 		if w.io.syncErr {
 			w.io.syncErr = false
@@ -265,6 +283,7 @@ func (w *world) leave(p *process) {
 
 // settleGone cancels what clients wait for and ends a commit that the disk holds up.
 func (w *world) settleGone(p *process) {
+	p.cancel()
 	for _, k := range w.chunks {
 		for _, a := range k.attempts {
 			if !a.done {
@@ -373,6 +392,9 @@ func (w *world) acked(group string, through func(p uint8) uint64) uint64 {
 
 // stepped checks a shard after a drainer's step that ended.
 func (w *world) stepped(d *drain) {
+	if w.lost {
+		return
+	}
 	if d.err != nil {
 		w.say("%s: %v", d.name(), d.err)
 		w.judgeStop(d)
@@ -400,7 +422,7 @@ func (w *world) judgeStop(d *drain) {
 // checkPosition compares what the process believes of a shard with the shard.
 func (w *world) checkPosition(d *drain, st *shardState) {
 	pos := d.Position()
-	if d.err != nil || pos.State == pipeline.StateStarting || d.link.era != st.db.era {
+	if d.err != nil || pos.State == pipeline.StateStarting || d.wentBack() {
 		return
 	}
 	passed := uint64(0)
@@ -443,6 +465,9 @@ func (w *world) heal() {
 		land()
 	}
 	w.late, w.stale = nil, nil
+	if _, err := w.disk.Free("/"); err != nil && w.proc != nil {
+		w.crash("the machine is down", true)
+	}
 	for range 5 {
 		if w.proc != nil || w.violated != "" {
 			break
@@ -463,7 +488,7 @@ func (w *world) drainAll() {
 			return
 		}
 		p.reach()
-		w.loop("trim", func() error { return p.trimmer.Step(background) })
+		w.loop("trim", p.trim)
 		for _, c := range w.clients {
 			for _, k := range c.open() {
 				if k.running() {
@@ -489,6 +514,9 @@ func (w *world) drainAll() {
 		}
 		if w.violated != "" {
 			return
+		}
+		if w.proc != p {
+			continue
 		}
 		w.always()
 		w.advance(700 * time.Millisecond)
@@ -521,6 +549,13 @@ func (w *world) finally() {
 			w.fail("promise 10", "%s does not go on: %v", d.name(), d.err)
 		}
 		w.compare(st, "at the end")
+		for part := range sluice.Partitions {
+			s := journal.Stream{Group: st.g.ID, Partition: uint8(part)}
+			if last := p.journal.Stream(s).Last; d.has(s.Partition) && st.cur.Applied(s.Partition) < last {
+				w.fail("S4", "%s: the shard's own cursor ends at commit %d for partition %d, and commit %d has an entry", d.name(), st.cur.Applied(s.Partition), part, last)
+				break
+			}
+		}
 		if len(st.parked) > 0 {
 			w.fail("S8", "%s: keys %v are parked though nothing holds them up", d.name(), slices.Sorted(maps.Keys(st.parked)))
 		}
@@ -535,6 +570,46 @@ func (w *world) finally() {
 			}
 			w.checkReceipt(k, true)
 			if w.violated != "" {
+				return
+			}
+		}
+	}
+}
+
+// olderDisk lets the whole disk come back as it once was. The shards are then
+// ahead of the journal: each of them has to stop, whatever is written meanwhile,
+// until somebody adopts the loss (S4, J7).
+func (w *world) olderDisk() {
+	w.crash("an older copy of the disk comes back", false)
+	w.disk, w.lost = w.older, true
+	w.watchDisk()
+	p, err := w.open()
+	if err != nil {
+		w.fail("promise 10", "the process does not start on an older copy of its disk: %v", err)
+		return
+	}
+	w.proc = p
+	p.reach()
+	before := map[string]store.Cursor{}
+	for _, d := range p.list {
+		if cur := d.state().cur; cur.Highest() > p.journal.Head().Number {
+			before[d.name()] = cur
+		}
+	}
+	w.say("the process starts at commit %d; %d streams are ahead of it", p.journal.Head().Number, len(before))
+	for range 40 {
+		w.advance(time.Duration(w.rng.IntN(1500)) * time.Millisecond)
+		k := &chunk{id: "new", c: w.clients[0]}
+		k.write(nil)
+		c := k.request()
+		go func() { _, _ = p.acceptor.Submit(background, c) }()
+		w.settle()
+		p.commit()
+		p.list[w.rng.IntN(len(p.list))].step()
+		for _, d := range p.list {
+			was, ahead := before[d.name()]
+			if is := d.state().cur; ahead && (is.Commit != was.Commit || is.Chain != was.Chain) {
+				w.fail("S4", "%s was at commit %d, beyond the end of the journal, and went on to commit %d", d.name(), was.Commit, is.Commit)
 				return
 			}
 		}

@@ -26,6 +26,9 @@ func (p placed) get() *line { return &p.k.lines[p.line] }
 
 // durable takes in a commit that became durable.
 func (w *world) durable(c journal.Commit) {
+	if w.lost {
+		return
+	}
 	if c.Number != uint64(len(w.truth))+1 {
 		w.fail("J1", "commit %d follows commit %d", c.Number, len(w.truth))
 		return

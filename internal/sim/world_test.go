@@ -60,6 +60,9 @@ type world struct {
 	start time.Time
 	dbs   map[string]*database
 
+	older *vfs.Mem // a copy of the disk, made during the run
+	lost  bool     // the disk is that copy now: truth is not what the journal says
+
 	proc   *process
 	stale  []*drain // of processes that are gone, still in a call
 	stalls []*stall
