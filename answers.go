@@ -134,7 +134,7 @@ type HotKey struct {
 	Share      float64         `json:"share"`        // of the group's writes, at least
 	ShareError float64         `json:"share_error"`  // so much more it may be
 	Since      time.Time       `json:"since"`
-	Rule       string          `json:"rule"`   // folded, last, mixed, apart, batched
+	Rule       string          `json:"rule"`   // folded, last, batched
 	Detail     string          `json:"detail"` // what is done about it, and why
 }
 

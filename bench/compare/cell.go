@@ -83,7 +83,7 @@ func (s *suite) cell(ctx context.Context, r *rival, c *cell) (row Row, err error
 	if err != nil {
 		return row, err
 	}
-	m, err := s.meter(ctx, sys)
+	m, err := newMeter(ctx, sys)
 	if err != nil {
 		return row, err
 	}
@@ -118,21 +118,23 @@ type meter struct {
 	from  time.Time
 	usage usage
 	wal   int64
+	own   int64
 }
 
-func (s *suite) meter(ctx context.Context, sys system) (*meter, error) {
-	wal, err := sys.wal(ctx)
-	return &meter{sys, time.Now(), usageOf(sys.processes()), wal}, err
+func newMeter(ctx context.Context, sys system) (*meter, error) {
+	wal, own, err := sys.logs(ctx)
+	return &meter{sys, time.Now(), usageOf(sys.processes()), wal, own}, err
 }
 
 // end waits until everything is where it ends up: that work is charged too.
 func (m *meter) end(ctx context.Context, row *Row, t *tally) error {
-	if err := m.sys.settle(ctx); err != nil {
+	landed, err := m.sys.settle(ctx)
+	if err != nil {
 		return err
 	}
-	took := time.Since(m.from)
+	took := max(landed.Sub(m.from), t.took)
 	u := usageOf(m.sys.processes())
-	wal, err := m.sys.wal(ctx)
+	wal, own, err := m.sys.logs(ctx)
 	if err != nil {
 		return err
 	}
@@ -142,10 +144,12 @@ func (m *meter) end(ctx context.Context, row *Row, t *tally) error {
 	row.P50, row.P99, row.P999 = t.millis(0.5), t.millis(0.99), t.millis(0.999)
 	row.MemoryMiB = float64(u.memory) / (1 << 20)
 	row.CPUPerMillion = (u.cpu - m.usage.cpu).Seconds() / n * 1e6
-	row.DiskPerWrite = float64(u.disk-m.usage.disk) / n
-	row.WALPerWrite = -1
+	row.WALPerWrite, row.OwnLogPerWrite = -1, -1
 	if wal >= 0 {
 		row.WALPerWrite = float64(wal-m.wal) / n
+	}
+	if own >= 0 {
+		row.OwnLogPerWrite = float64(own-m.own) / n
 	}
 	return nil
 }

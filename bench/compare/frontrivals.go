@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -116,25 +117,26 @@ func (p *inPostgres) dial(callers int) (writer, error) {
 
 // settle waits until the consumer has nothing left. It asks the database, which
 // stands still when nothing more comes.
-func (p *inPostgres) settle(ctx context.Context) error {
+func (p *inPostgres) settle(ctx context.Context) (time.Time, error) {
+	last := time.Now()
 	if !p.follows {
-		return nil
+		return last, nil
 	}
 	var before int64
 	still := 0
-	for from := time.Now(); time.Since(from) < settleTimeMax; time.Sleep(stillStep) {
+	for from := last; time.Since(from) < settleTimeMax; time.Sleep(stillStep) {
 		now, err := p.lsn(ctx)
 		if err != nil {
-			return err
+			return last, err
 		}
 		if still++; now != before {
-			before, still = now, 0
+			before, still, last = now, 0, time.Now()
 		}
 		if still == stillFor {
-			return nil
+			return last, nil
 		}
 	}
-	return errors.New("the consumer does not come to an end")
+	return last, errors.New("the consumer does not come to an end")
 }
 
 const (
@@ -143,7 +145,29 @@ const (
 )
 
 func (p *inPostgres) holds(ctx context.Context) (held, error) { return p.postgres.holds(ctx, "log") }
-func (p *inPostgres) wal(ctx context.Context) (int64, error)  { return p.lsn(ctx) }
+
+func (p *inPostgres) logs(ctx context.Context) (wal, own int64, err error) {
+	own = -1
+	if p.follows {
+		own = sizeOf(filepath.Join(p.dir, "stream"))
+	}
+	wal, err = p.lsn(ctx)
+	return wal, own, err
+}
+
+// sizeOf sums the files below a folder.
+func sizeOf(dir string) (sum int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil // what goes away while it is looked at counts nothing
+		}
+		if info, err := d.Info(); err == nil {
+			sum += info.Size()
+		}
+		return nil
+	})
+	return sum
+}
 
 func (p *inPostgres) rows(ctx context.Context) (int64, error) {
 	p.retire(syscall.SIGKILL)

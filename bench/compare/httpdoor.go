@@ -18,6 +18,8 @@ type httpWriter struct {
 }
 
 type httpConn struct {
+	addr      string
+	broken    bool
 	c         net.Conn
 	in        *bufio.Reader
 	out, body []byte
@@ -28,14 +30,22 @@ const answerTimeMax = time.Minute
 func dialHTTP(addr, path string, callers int, body func([]byte, op) []byte) (*httpWriter, error) {
 	w := &httpWriter{path: path, body: body}
 	for range callers {
-		c, err := net.DialTimeout("tcp", addr, dialTimeMax)
-		if err != nil {
+		h := &httpConn{addr: addr, in: bufio.NewReaderSize(nil, 4<<10)}
+		if err := h.dial(); err != nil {
 			w.close()
 			return nil, err
 		}
-		w.conns = append(w.conns, &httpConn{c: c, in: bufio.NewReaderSize(c, 4<<10)})
+		w.conns = append(w.conns, h)
 	}
 	return w, nil
+}
+
+func (h *httpConn) dial() (err error) {
+	if h.c, err = net.DialTimeout("tcp", h.addr, dialTimeMax); err == nil {
+		h.in.Reset(h.c)
+		h.broken = false
+	}
+	return err
 }
 
 func (w *httpWriter) close() {
@@ -53,6 +63,21 @@ func (w *httpWriter) write(caller int, o op) error {
 	}
 	h.out = strconv.AppendInt(append(h.out, "Content-Length: "...), int64(len(h.body)), 10)
 	h.out = append(append(h.out, "\r\n\r\n"...), h.body...)
+	err := h.exchange()
+	if err != nil && !h.broken {
+		h.broken = true
+		h.c.Close()
+	}
+	return err
+}
+
+// exchange redials after an error: a server may close a connection when it refuses.
+func (h *httpConn) exchange() error {
+	if h.broken {
+		if err := h.dial(); err != nil {
+			return err
+		}
+	}
 	_ = h.c.SetDeadline(time.Now().Add(answerTimeMax))
 	if _, err := h.c.Write(h.out); err != nil {
 		return err

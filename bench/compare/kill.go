@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"sluice.dev/sluice/bench/rivals/batch"
 )
@@ -19,6 +16,7 @@ const (
 	// Between two kills it runs so long, and so long after the last.
 	killAfterMin, killAfterMax = 400 * time.Millisecond, 1200 * time.Millisecond
 	killPostsMax               = 5_000_000
+	killTimeMax                = 3 * time.Minute
 )
 
 func killName(r *rival) string { return "kill/" + r.name }
@@ -47,11 +45,9 @@ type trial struct {
 	next atomic.Uint64
 	over atomic.Bool
 
-	mu   sync.Mutex
-	cond *sync.Cond
-	w    writer
-	gen  int // of w; grows with each restart
-	err  error
+	mu  sync.Mutex
+	w   writer
+	gen int // of w; grows with each restart
 }
 
 const acked = 1 << 16
@@ -63,37 +59,33 @@ func (s *suite) killed(ctx context.Context, r *rival) (k Kill, err error) {
 	}
 	defer done()
 	t := &trial{sys: sys, acks: make([]atomic.Uint32, killPostsMax)}
-	t.cond = sync.NewCond(&t.mu)
+	ctx, cancel := context.WithTimeout(ctx, killTimeMax)
+	defer cancel()
 	if err := t.restart(ctx); err != nil {
 		return k, err
 	}
 	var wg sync.WaitGroup
 	for i := range killCallers {
-		wg.Go(func() { t.call(i) })
+		wg.Go(func() { t.call(ctx, i) })
 	}
 	for range s.o.kills {
 		time.Sleep(killAfterMin + rand.N(killAfterMax-killAfterMin))
 		killAll(sys.processes())
 		k.Kills++
 		if err = t.restart(ctx); err != nil {
-			break
+			cancel()
+			wg.Wait()
+			return k, err
 		}
 	}
 	time.Sleep(killAfterMin)
 	t.over.Store(true)
-	t.mu.Lock()
-	t.err = err
-	t.cond.Broadcast()
-	t.mu.Unlock()
 	wg.Wait()
-	if err == nil {
-		err = t.err
-	}
-	if err != nil {
-		return k, err
-	}
 	defer t.w.close()
-	if err := sys.settle(ctx); err != nil {
+	if ctx.Err() != nil {
+		return k, fmt.Errorf("not every write was answered in %s", killTimeMax)
+	}
+	if _, err := sys.settle(ctx); err != nil {
 		return k, err
 	}
 	return k, t.count(ctx, &k)
@@ -116,62 +108,47 @@ func (t *trial) restart(ctx context.Context) error {
 	}
 	t.w = w
 	t.gen++
-	t.cond.Broadcast()
 	return nil
 }
 
-// client waits for a client that is younger than the one that failed.
-func (t *trial) client(failed int) (writer, int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for t.gen <= failed && t.err == nil {
-		t.cond.Wait()
-	}
-	if t.err != nil {
-		return nil, 0
-	}
-	return t.w, t.gen
-}
-
-// call is one caller: it goes on with a write until it is answered, and never
-// gives one up but when the trial has failed.
-func (t *trial) call(caller int) {
-	w, gen := t.client(0)
-	for !t.over.Load() {
+// call is one caller: it goes on with a write until it is answered, and gives
+// one up only when the whole trial takes too long.
+func (t *trial) call(ctx context.Context, caller int) {
+	for !t.over.Load() && ctx.Err() == nil {
 		post := t.next.Add(1)
 		if post >= killPostsMax {
 			return
 		}
 		o := op{batch.Write{Kind: batch.Like, Key: post}, fmt.Sprintf("write-%d", post)}
-		for {
-			if w == nil {
-				return
-			}
+		for ctx.Err() == nil {
+			w, gen := t.client()
 			t.acks[post].Add(1)
 			err := w.write(caller, o)
 			if err == nil {
 				t.acks[post].Add(acked)
 				break
 			}
-			w, gen = t.younger(err, w, gen)
+			t.pause(ctx, gen)
 		}
 	}
 }
 
-// younger gives the client to send again by. A refusal is no lost connection:
-// a server that is still coming up, or a database that it has lost, may refuse.
-func (t *trial) younger(err error, w writer, gen int) (writer, int) {
-	const again = 20 * time.Millisecond
-	if t.over.Load() || isRefusal(err) {
-		time.Sleep(again)
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.err != nil {
-			return nil, 0
+func (t *trial) client() (writer, int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.w, t.gen
+}
+
+// pause waits for a client that is younger than the one that failed, but no
+// more than a moment: a server that is up may also refuse, or close a connection.
+func (t *trial) pause(ctx context.Context, failed int) {
+	const step, most = 5 * time.Millisecond, 20
+	for range most {
+		if _, gen := t.client(); gen > failed || ctx.Err() != nil {
+			return
 		}
-		return t.w, t.gen
+		time.Sleep(step)
 	}
-	return t.client(gen)
 }
 
 func (t *trial) count(ctx context.Context, k *Kill) error {
@@ -201,10 +178,4 @@ func (t *trial) count(ctx context.Context, k *Kill) error {
 		}
 	}
 	return nil
-}
-
-func isRefusal(err error) bool {
-	var r *refusal
-	var q *pgconn.PgError
-	return errors.As(err, &r) || errors.As(err, &q)
 }

@@ -140,32 +140,30 @@ func statFields(file string) []string {
 // usage is what the processes of a row have taken so far.
 type usage struct {
 	cpu    time.Duration
-	memory int64 // resident at most, each shared page once
-	disk   int64 // bytes that went to the storage layer
+	memory int64 // resident at most
 }
 
-// usageOf sums over the tree. Memory that PostgreSQL's processes share shows in
-// each of them; it is counted once. Processes that have ended count with their
-// parent's children.
-func usageOf(processes []*process) usage {
-	var u usage
-	var shared int64
-	for _, pid := range tree(processes) {
-		dir := fmt.Sprintf("/proc/%d/", pid)
-		if f := statFields(dir + "stat"); len(f) > 14 {
-			const tick = time.Second / 100 // USER_HZ, the same on every Linux that Go runs on
-			for _, ticks := range f[11:15] {
-				n, _ := strconv.ParseInt(ticks, 10, 64)
-				u.cpu += time.Duration(n) * tick
+// usageOf sums over the trees. Pages that a process shares with its children,
+// of the program and of PostgreSQL's buffers, show in each of them; they are
+// counted once for each tree. Processes that have ended count in their parent.
+func usageOf(processes []*process) (u usage) {
+	for _, p := range processes {
+		var program, buffers int64
+		for _, pid := range tree([]*process{p}) {
+			dir := fmt.Sprintf("/proc/%d/", pid)
+			if f := statFields(dir + "stat"); len(f) > 14 {
+				const tick = time.Second / 100 // USER_HZ, the same on every Linux that Go runs on
+				for _, ticks := range f[11:15] {
+					n, _ := strconv.ParseInt(ticks, 10, 64)
+					u.cpu += time.Duration(n) * tick
+				}
 			}
+			status := fieldsOf(dir + "status")
+			u.memory += (status["VmHWM"] - status["RssFile"] - status["RssShmem"]) << 10
+			program, buffers = max(program, status["RssFile"]<<10), max(buffers, status["RssShmem"]<<10)
 		}
-		status := fieldsOf(dir + "status")
-		shmem := status["RssShmem"] << 10
-		u.memory += status["VmHWM"]<<10 - shmem
-		shared = max(shared, shmem)
-		u.disk += fieldsOf(dir + "io")["write_bytes"]
+		u.memory += program + buffers
 	}
-	u.memory += shared
 	return u
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -46,8 +47,10 @@ func (r *redisServer) dial(callers int) (writer, error) {
 	return w, err
 }
 
-func (r *redisServer) settle(context.Context) error        { return nil }
-func (r *redisServer) wal(context.Context) (int64, error)  { return -1, nil }
+func (r *redisServer) settle(context.Context) (time.Time, error) { return time.Now(), nil }
+func (r *redisServer) logs(context.Context) (wal, own int64, err error) {
+	return -1, sizeOf(filepath.Join(r.dir, "appendonlydir")), nil
+}
 func (r *redisServer) rows(context.Context) (int64, error) { return -1, nil }
 
 func (r *redisServer) holds(ctx context.Context) (h held, err error) {

@@ -46,7 +46,7 @@ type Row struct {
 	CPUPerMillion   float64 `json:"cpu_seconds_per_million"`
 	RowsPerWrite    float64 `json:"rows_per_write"`
 	WALPerWrite     float64 `json:"wal_bytes_per_write"`
-	DiskPerWrite    float64 `json:"disk_bytes_per_write"`
+	OwnLogPerWrite  float64 `json:"own_log_bytes_per_write"`
 	Failed          string  `json:"failed,omitempty"`
 }
 
@@ -88,7 +88,7 @@ var figures = []figure{
 	{"CPU", func(r *Row) float64 { return r.CPUPerMillion }, false},
 	{"rows", func(r *Row) float64 { return r.RowsPerWrite }, false},
 	{"WAL", func(r *Row) float64 { return r.WALPerWrite }, false},
-	{"disk", func(r *Row) float64 { return r.DiskPerWrite }, false},
+	{"own log", func(r *Row) float64 { return r.OwnLogPerWrite }, false},
 }
 
 // margin: closer than this is a draw.
@@ -151,7 +151,7 @@ func (rp *report) write(w io.Writer) error {
 		}
 		landed := number(r.LandedPerSecond)
 		t.Row(r.Name, number(r.PerSecond), landed, r.late(r.P50), r.late(r.P99), r.late(r.P999), number(r.MemoryMiB), number(r.CPUPerMillion),
-			number(r.RowsPerWrite), number(r.WALPerWrite), number(r.DiskPerWrite), rp.beats(r))
+			number(r.RowsPerWrite), number(r.WALPerWrite), number(r.OwnLogPerWrite), rp.beats(r))
 	}
 	if err := finish(t, plain); err != nil {
 		return err
@@ -167,7 +167,7 @@ func (rp *report) write(w io.Writer) error {
 
 func rowTable() *console.Table {
 	t := &console.Table{Columns: []console.Column{console.Left("ROW")}}
-	for _, title := range []string{"ACKED/s", "LANDED/s", "p50 ms", "p99 ms", "p99.9 ms", "MiB", "CPU s/M", "ROWS/WRITE", "WAL B/WRITE", "DISK B/WRITE"} {
+	for _, title := range []string{"ACKED/s", "LANDED/s", "p50 ms", "p99 ms", "p99.9 ms", "MiB", "CPU s/M", "ROWS/WRITE", "WAL B/WRITE", "OWN LOG B/WRITE"} {
 		t.Columns = append(t.Columns, console.Right(title))
 	}
 	t.Columns = append(t.Columns, console.Left("BEATS SLUICE IN"))
@@ -228,7 +228,7 @@ func (rp *report) writeTerms(w io.Writer, c *console.Console) error {
 		return err
 	}
 	_, err := fmt.Fprintln(w, "LANDED counts until the end has everything. MiB is the peak of all processes of the row, shared pages once. CPU is seconds per million\n"+
-		"writes, landing included. WAL is the database's own; DISK is all that its processes gave to the kernel to store until then. A dash: does not apply.")
+		"writes, landing included. WAL is the database's; OWN LOG is the journal, AOF or stream in front of it. A dash: does not apply, or cannot be seen from outside.")
 	return err
 }
 

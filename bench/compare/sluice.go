@@ -81,13 +81,13 @@ func (sl *sluice) dial(callers int) (writer, error) {
 
 const settleTimeMax = 3 * time.Minute
 
-func (sl *sluice) settle(ctx context.Context) error {
+func (sl *sluice) settle(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeMax)
 	defer cancel()
 	for {
 		err := sl.client.Drain(ctx, nil)
 		if err == nil || ctx.Err() != nil {
-			return err
+			return time.Now(), err
 		}
 	}
 }
@@ -106,23 +106,28 @@ func (sl *sluice) copies(ctx context.Context) (map[uint64]int64, error) {
 	return sqliteCopies(ctx, filepath.Join(sl.dir, "app.db"))
 }
 
-func (sl *sluice) wal(ctx context.Context) (int64, error) {
+func (sl *sluice) logs(ctx context.Context) (wal, own int64, err error) {
+	wal = -1
 	if sl.pg != nil {
-		return sl.pg.lsn(ctx)
+		if wal, err = sl.pg.lsn(ctx); err != nil {
+			return wal, 0, err
+		}
 	}
-	return -1, nil
+	own, err = sl.metric(ctx, "sluice_commit_bytes_total")
+	return wal, own, err
 }
 
 // rows of SQLite are what Sluice's own metric says: the file does not tell.
 func (sl *sluice) rows(ctx context.Context) (int64, error) {
 	if sl.pg == nil {
-		return sl.rowsMetric(ctx)
+		return sl.metric(ctx, "sluice_rows_total")
 	}
 	sl.retire(syscall.SIGTERM)
 	return sl.pg.rows(ctx)
 }
 
-func (sl *sluice) rowsMetric(ctx context.Context) (int64, error) {
+// metric sums a metric over its labels.
+func (sl *sluice) metric(ctx context.Context, name string) (int64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+sl.http+"/metrics", nil)
 	if err != nil {
 		return 0, err
@@ -135,8 +140,8 @@ func (sl *sluice) rowsMetric(ctx context.Context) (int64, error) {
 	var sum float64
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
-		if strings.HasPrefix(lines.Text(), "sluice_rows_total{") {
-			f := strings.Fields(lines.Text())
+		f := strings.Fields(lines.Text())
+		if labelled, _, _ := strings.Cut(f[0], "{"); labelled == name {
 			n, err := strconv.ParseFloat(f[len(f)-1], 64)
 			if err != nil {
 				return 0, err

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	_ "modernc.org/sqlite"
 )
@@ -33,11 +34,11 @@ func (sq *sqliteAlone) start(context.Context) (err error) {
 	return err
 }
 
-func (sq *sqliteAlone) processes() []*process              { return []*process{sq.process} }
-func (sq *sqliteAlone) dial(callers int) (writer, error)   { return dialRESP(sq.addr, callers) }
-func (sq *sqliteAlone) settle(context.Context) error       { return nil }
-func (sq *sqliteAlone) wal(context.Context) (int64, error) { return -1, nil }
-func (sq *sqliteAlone) stop()                              { sq.retire(syscall.SIGKILL) }
+func (sq *sqliteAlone) processes() []*process                            { return []*process{sq.process} }
+func (sq *sqliteAlone) dial(callers int) (writer, error)                 { return dialRESP(sq.addr, callers) }
+func (sq *sqliteAlone) settle(context.Context) (time.Time, error)        { return time.Now(), nil }
+func (sq *sqliteAlone) logs(context.Context) (wal, own int64, err error) { return -1, -1, nil }
+func (sq *sqliteAlone) stop()                                            { sq.retire(syscall.SIGKILL) }
 
 func (sq *sqliteAlone) holds(ctx context.Context) (held, error) {
 	return sqliteHolds(ctx, sq.file, "log")

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"syscall"
+	"time"
 )
 
 // system is what a row is made of: all that takes part between the client and
@@ -14,14 +15,16 @@ type system interface {
 	processes() []*process
 	// dial gives a client for so many callers.
 	dial(callers int) (writer, error)
-	// settle returns when the last place of the row has every acknowledged write.
-	settle(context.Context) error
+	// settle returns when the last place of the row has every acknowledged write,
+	// and says since when.
+	settle(context.Context) (time.Time, error)
 	// holds counts what is there, past the system, after settle.
 	holds(context.Context) (held, error)
 	// copies tells for each post how often a like is there, after settle.
 	copies(context.Context) (map[uint64]int64, error)
-	// wal is the position in the database's log; -1 where there is none to read.
-	wal(context.Context) (int64, error)
+	// logs are the bytes written so far to the database's log and to the log of
+	// what is in front of it; -1 where there is none to read.
+	logs(context.Context) (wal, own int64, err error)
 	// rows ends what writes into the database, and tells how many rows it has
 	// written; -1 where there are no rows.
 	rows(context.Context) (int64, error)
@@ -79,7 +82,7 @@ func rivals() []rival {
 		{name: "Bento > PG", end: endPostgres, durable: "COMMIT", differs: "HTTP, one write a request", make: newBento, needs: module("bento")},
 		{name: "Sluice > SQLite", end: endSQLite, durable: "journal fdatasync", differs: "rows follow after the answer", make: newSluiceSQLite, needs: sluice},
 		{name: "SQLite, single", end: endSQLite, durable: "COMMIT, synchronous=FULL", make: newSQLite(1), needs: build("sqlite", "./bench/rivals/sqlite")},
-		{name: "SQLite, hand-batched", end: endSQLite, durable: "COMMIT, synchronous=FULL", make: newSQLite(1000), needs: build("sqlite", "./bench/rivals/sqlite")},
+		{name: "SQLite, hand-batched", end: endSQLite, durable: "COMMIT, synchronous=FULL", differs: "not folded: a row a write", make: newSQLite(1000), needs: build("sqlite", "./bench/rivals/sqlite")},
 		{name: "Redis", end: endRedis, durable: "AOF fsync always", differs: "no SQL: all in memory", make: newRedis},
 	}
 }

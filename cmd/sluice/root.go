@@ -89,7 +89,7 @@ func (p *program) root() *cobra.Command {
 		&cobra.Group{ID: "operate", Title: "Watch and operate:"})
 	p.add(root, "run", p.serve(), p.demo(), p.init(), p.check(), p.migrate())
 	p.add(root, "data", p.write(), p.get(), p.receipt(), p.load())
-	p.add(root, "operate", p.status(), p.rejects(), p.ledger(), p.drain(), p.resume(), p.reload(), p.journal(), p.bench(), p.version())
+	p.add(root, "operate", p.status(), p.hot(), p.rejects(), p.ledger(), p.drain(), p.resume(), p.reload(), p.journal(), p.bench(), p.version())
 	root.SetHelpCommand(&cobra.Command{Hidden: true, GroupID: "run"})
 	root.SetCompletionCommandGroupID("run")
 	return root

@@ -226,6 +226,7 @@ func (b *respBackend) Status() sluice.Status {
 		}}
 }
 
+func (b *respBackend) Hot() []sluice.HotKey       { return nil }
 func (b *respBackend) Ledger() []sluice.LedgerRow { return nil }
 func (b *respBackend) Rejects(context.Context, RejectsQuery) ([]sluice.Reject, error) {
 	return nil, nil

@@ -29,7 +29,11 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	os.Exit(pgtest.Main(m))
+	code := pgtest.Main(m)
+	if builtIn != "" {
+		_ = os.RemoveAll(builtIn)
+	}
+	os.Exit(code)
 }
 
 const (
@@ -254,12 +258,15 @@ func same(t *testing.T, db database, what, sql, want string) {
 	}
 }
 
+var builtIn string // folder of the binary; "" when it was not needed
+
 // binary is built once for all tests.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "sluice-crash-")
 	if err != nil {
 		return "", err
 	}
+	builtIn = dir
 	out := filepath.Join(dir, "sluice")
 	if text, err := exec.Command("go", "build", "-o", out, "sluice.dev/sluice/cmd/sluice").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, text)

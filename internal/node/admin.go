@@ -301,6 +301,10 @@ func (n *Node) Resume(_ context.Context, storeName, shardNamed string, acceptGap
 		}
 		found++
 		if from, to, missing := d.Gap(head); missing && acceptGap {
+			if err := n.forgetKnown(d); err != nil {
+				return err
+			}
+			d.AcceptMissing()
 			n.catalog.Gaps = append(n.catalog.Gaps, schema.Gap{Store: storeName, Shard: d.ShardName(), Group: d.Group().ID, From: from, To: to, At: time.Now().UTC()})
 			accepted++
 		}

@@ -52,6 +52,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 
 func (n *Node) samples(yield func(observe.Sample) bool) {
 	n.acceptSamples(yield)
+	n.hotSamples(yield)
 	for _, d := range n.drains.All() {
 		n.drainSamples(d, yield)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"sluice.dev/sluice/internal/admit"
 	"sluice.dev/sluice/internal/dedup"
+	"sluice.dev/sluice/internal/hotkey"
 	"sluice.dev/sluice/internal/journal"
 	"sluice.dev/sluice/internal/journal/disk"
 	"sluice.dev/sluice/internal/pipeline"
@@ -58,6 +59,7 @@ type Node struct {
 	doors    doors
 	clock    clock
 	rates    rates
+	hot      *hotkey.Tracker
 
 	mu       sync.Mutex // guards catalog, shards, known and reloaded; held over reloads
 	catalog  *schema.Catalog
@@ -134,8 +136,9 @@ func (n *Node) open(config *schema.Config) error {
 	if err := n.recover(); err != nil {
 		return err
 	}
+	n.hot = hotkey.New()
 	n.acceptor = pipeline.NewAcceptor(s, pipeline.AcceptorOptions{Journal: n.journal, Dedup: n.dedup, Gate: &n.gate, Ledger: &n.ledger,
-		Clock: n.clock.now, Wall: time.Now, Committed: n.drains.Committed})
+		Clock: n.clock.now, Wall: time.Now, Committed: n.drains.Committed, Hot: n.hot})
 	n.reader = pipeline.NewReader(pipeline.ReaderOptions{Schema: n.acceptor.Schema, Journal: n.journal, Drains: &n.drains, Lost: n.lost, Now: time.Now})
 	n.trimmer = &pipeline.Trimmer{Journal: n.journal, Dedup: n.dedup, Drains: &n.drains, Gate: &n.gate, Config: n.acceptor.Schema, Now: time.Now, Before: n.saveLedger}
 	if err := n.openShards(s); err != nil {

@@ -45,6 +45,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.every(trimEvery, "identities", n.keepIdentities)
 	n.every(rateEvery, "rates", n.measure)
 	n.every(notesEvery, "notes", func(context.Context) error { n.acceptor.CommitNotes(); return nil })
+	n.every(hotEvery, "hot keys", n.tellHot)
 	n.every(markEvery, "mark", func(context.Context) error { return n.journal.SyncMark() })
 	n.every(prepareEvery, "prepare segment", func(context.Context) error { return n.journal.Prepare() })
 	n.startShards()

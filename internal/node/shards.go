@@ -164,7 +164,7 @@ func (n *Node) use(name shardName, sh *shard) (err error) {
 
 // drain starts a drainer; n.mu is held.
 func (n *Node) drain(name shardName, sh *shard, g *schema.Group, partitions sluice.PartitionSet) {
-	key := fmt.Sprintf("%s/%s/%d", name.store, name.shard, g.ID)
+	key := knownKey(name, g.ID)
 	d := pipeline.NewDrainer(g, pipeline.DrainerOptions{
 		Journal: n.journal, Shard: sh.db, Store: sh.store, ShardName: name.shard, Partitions: partitions,
 		Lookup: func(id sluice.GroupID) *schema.Group { return n.acceptor.Schema().Group(id) },
@@ -275,6 +275,20 @@ func (n *Node) remember(key string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.known[key] = true
+	return n.saveKnown()
+}
+
+// forgetKnown lets the next Take of a drainer go on without its cursor; n.mu is held.
+func (n *Node) forgetKnown(d *pipeline.Drainer) error {
+	delete(n.known, knownKey(shardName{d.StoreName(), d.ShardName()}, d.Group().ID))
+	return n.saveKnown()
+}
+
+func knownKey(name shardName, g sluice.GroupID) string {
+	return fmt.Sprintf("%s/%s/%d", name.store, name.shard, g)
+}
+
+func (n *Node) saveKnown() error {
 	list := make([]string, 0, len(n.known))
 	for k := range n.known {
 		list = append(list, k)

@@ -57,7 +57,8 @@ type AcceptorOptions struct {
 	// Committed is called after each commit is durable and before its receipts,
 	// by Step, with the groups that the commit touches.
 	Committed func(n uint64, groups []sluice.GroupID)
-	Hot       *hotkey.Tracker // is told each entry of each commit; nil: nobody watches
+	// Hot is told each entry of each commit; nil: nobody watches.
+	Hot *hotkey.Tracker
 }
 
 type added struct {

@@ -42,6 +42,7 @@ type Drainer struct {
 
 	flushTo atomic.Uint64 // a waiter wants everything up to this commit at once
 	head    atomic.Uint64 // last commit known to touch the group
+	known   atomic.Bool   // the shard was drained to before: its cursor must be there
 	idle    atomic.Bool   // Step has nothing to do: the next Notify wakes it
 	pos     position
 }
@@ -82,6 +83,7 @@ const (
 func NewDrainer(g *schema.Group, o DrainerOptions) *Drainer {
 	d := &Drainer{o: o, wake: make(chan struct{}, 1), rowsMax: o.Store.BatchRowsMax}
 	d.group.Store(g)
+	d.known.Store(o.Known)
 	d.folder = fold.New(fold.Drain, o.Lookup)
 	d.head.Store(o.Journal.Head().Number)
 	d.pos.init()
@@ -152,11 +154,11 @@ func (d *Drainer) take(ctx context.Context) error {
 	if err := d.checkCursor(&cur); err != nil {
 		return err
 	}
-	if !d.o.Known {
+	if !d.known.Load() {
 		if err := d.o.Remember(); err != nil {
 			return err
 		}
-		d.o.Known = true
+		d.known.Store(true)
 	}
 	counts, err := d.o.Shard.Counts(ctx, group.ID)
 	if err != nil {
@@ -179,7 +181,7 @@ func (d *Drainer) take(ctx context.Context) error {
 // restored or emptied database. It looks before Take does, since Take makes the
 // cursor that is missing, and the next try would take it for an old one.
 func (d *Drainer) checkFound(ctx context.Context, group sluice.GroupID) error {
-	if !d.o.Known || d.o.AcceptedGap() > 0 {
+	if !d.known.Load() {
 		return nil
 	}
 	cursors, err := d.o.Shard.Cursors(ctx)
@@ -331,6 +333,10 @@ func (d *Drainer) StoreName() string { return d.o.Store.Name }
 
 // Shard is the database that it drains to.
 func (d *Drainer) Shard() store.Shard { return d.o.Shard }
+
+// AcceptMissing lets the shard go on without the cursor that it had, once: from
+// the next Take on it must be there again (S4).
+func (d *Drainer) AcceptMissing() { d.known.Store(false) }
 
 // Group is the group in force.
 func (d *Drainer) Group() *schema.Group { return d.group.Load() }

@@ -235,9 +235,18 @@ func TestS4_MissingCursorOfAKnownShardStopsIt(t *testing.T) {
 	if len(errs) == 0 || !errors.As(errs[0], &stop) || stop.Reason != "cursor_missing" {
 		t.Fatalf("got %v", errs)
 	}
-	r.gap = 1
+	for _, d := range r.drains.All() {
+		d.AcceptMissing()
+	}
 	if errs := r.drain(); errs != nil {
 		t.Fatalf("after the gap was accepted: %v", errs)
+	}
+	for name := range r.dbs { // and again
+		r.dbs[name] = &mem.Database{Now: r.dbs[name].Now}
+	}
+	r.restart()
+	if errs := r.drain(); len(errs) == 0 || !errors.As(errs[0], &stop) || stop.Reason != "cursor_missing" {
+		t.Fatalf("accepted once, missing for ever: %v", errs)
 	}
 }
 
