@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -115,34 +114,25 @@ func (p *inPostgres) dial(callers int) (writer, error) {
 	return p.client(p.addr, callers)
 }
 
-// settle waits until the consumer has nothing left. It asks the database, which
-// stands still when nothing more comes.
+// settle waits until the consumer has nothing left; what was fetched before a
+// kill comes again only after its time to be acknowledged.
 func (p *inPostgres) settle(ctx context.Context) (time.Time, error) {
-	last := time.Now()
-	if !p.follows {
-		return last, nil
-	}
-	var before int64
-	still := 0
-	for from := last; time.Since(from) < settleTimeMax; time.Sleep(stillStep) {
-		now, err := p.lsn(ctx)
+	for from := time.Now(); p.follows; time.Sleep(settleStep) {
+		left, err := backlogNATS(p.addr)
 		if err != nil {
-			return last, err
+			return from, err
 		}
-		if still++; now != before {
-			before, still, last = now, 0, time.Now()
+		if left == 0 {
+			break
 		}
-		if still == stillFor {
-			return last, nil
+		if time.Since(from) > settleTimeMax {
+			return from, fmt.Errorf("the consumer does not come to an end: %d messages are left", left)
 		}
 	}
-	return last, errors.New("the consumer does not come to an end")
+	return time.Now(), ctx.Err()
 }
 
-const (
-	stillStep = 50 * time.Millisecond
-	stillFor  = 10
-)
+const settleStep = 10 * time.Millisecond
 
 func (p *inPostgres) holds(ctx context.Context) (held, error) { return p.postgres.holds(ctx, "log") }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -20,6 +21,8 @@ type httpWriter struct {
 type httpConn struct {
 	addr      string
 	broken    bool
+	mu        sync.Mutex // over c and over
+	over      bool
 	c         net.Conn
 	in        *bufio.Reader
 	out, body []byte
@@ -40,17 +43,33 @@ func dialHTTP(addr, path string, callers int, body func([]byte, op) []byte) (*ht
 	return w, nil
 }
 
-func (h *httpConn) dial() (err error) {
-	if h.c, err = net.DialTimeout("tcp", h.addr, dialTimeMax); err == nil {
-		h.in.Reset(h.c)
-		h.broken = false
+// dial may meet a close by another goroutine.
+func (h *httpConn) dial() error {
+	c, err := net.DialTimeout("tcp", h.addr, dialTimeMax)
+	if err != nil {
+		return err
 	}
-	return err
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over {
+		c.Close()
+		return net.ErrClosed
+	}
+	h.c, h.broken = c, false
+	h.in.Reset(c)
+	return nil
+}
+
+func (h *httpConn) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.over = true
+	h.c.Close()
 }
 
 func (w *httpWriter) close() {
 	for _, h := range w.conns {
-		h.c.Close()
+		h.close()
 	}
 }
 

@@ -3,12 +3,15 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
+	"time"
 )
 
 // natsWriter speaks the text protocol of NATS, so that its client need not be a
@@ -173,5 +176,39 @@ func (n *natsConn) fail(err error) {
 			default:
 			}
 		}
+	}
+}
+
+// backlogNATS asks JetStream how many messages its consumer has not settled.
+func backlogNATS(addr string) (int, error) {
+	c, err := net.DialTimeout("tcp", addr, dialTimeMax)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(dialTimeMax))
+	if _, err := io.WriteString(c, "CONNECT {\"verbose\":false,\"pedantic\":false}\r\nSUB info 1\r\nPUB $JS.API.CONSUMER.INFO.writes.postgres info 0\r\n\r\n"); err != nil {
+		return 0, err
+	}
+	in := bufio.NewReader(c)
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return 0, err
+		}
+		if !strings.HasPrefix(line, "MSG ") {
+			continue
+		}
+		var info struct {
+			Pending    *int `json:"num_pending"`
+			AckPending int  `json:"num_ack_pending"`
+		}
+		if err := json.NewDecoder(in).Decode(&info); err != nil {
+			return 0, err
+		}
+		if info.Pending == nil {
+			return 0, errors.New("JetStream does not know its consumer")
+		}
+		return *info.Pending + info.AckPending, nil
 	}
 }

@@ -19,8 +19,9 @@ import (
 const benchHelp = `Measures your own PostgreSQL with and without Sluice, in a schema of its own
 that is removed at the end, also after ctrl-C. It refuses a schema that exists.
 
-Each workload runs twice: direct, with one prepared statement a write, and through
-a Sluice started for it on loopback. Both write tables of the same shape.
+Each workload runs direct, with one prepared statement a write, and through a
+Sluice started for it on loopback, with one write and with 100 a request (as the
+Go client sends them). Both write tables of the same shape.
   one idle like    one client, a pause after each write: what a single like costs
   hot key          all clients like the same post
   uniform keys     likes spread evenly over --keys posts

@@ -132,6 +132,7 @@ func (b *bench) printTables(bad int) error {
 		return err
 	}
 	b.say("\none idle like: the ratio compares p50; elsewhere IN DB/S. SQL sees a write of Sluice after flush (here 1 s), or when its receipt is waited for.")
+	b.say("%d a request compares with single statements too; batches written by hand would make direct quicker as well.", benchBatch)
 	if len(b.result.Kill) > 0 {
 		b.say("")
 		if err := killTable(out, b.result.Kill).Write(out); err != nil {

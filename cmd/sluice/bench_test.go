@@ -35,7 +35,7 @@ func leavesNothing(t *testing.T, c *pgtest.Cluster, dsn, dir string) {
 
 func TestBench_RowsAndKill(t *testing.T) {
 	c, dsn, dir := benchOn(t)
-	r := run(t, "bench", "--postgres", dsn, "--dir", dir, "--seconds", "0.2", "--clients", "4", "--keys", "500", "--kill", "--json")
+	r := run(t, "bench", "--postgres", dsn, "--dir", dir, "--seconds", "0.1", "--clients", "4", "--keys", "500", "--kill", "--json")
 	if r.code != exitDone {
 		t.Fatalf("exit code %d\n%s%s", r.code, r.out, r.err)
 	}

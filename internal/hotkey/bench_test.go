@@ -19,7 +19,7 @@ func BenchmarkAdd(b *testing.B) {
 		"all new, weighted": func(i int) (uint64, uint32) { return uint64(i), uint32(1 << rnd.IntN(16)) },
 	} {
 		b.Run(name, func(b *testing.B) {
-			const n = 1 << 18
+			const n, commit = 1 << 18, 256 // distinct entries, entries of a commit
 			keys, weights := make([]byte, 8*n), make([]uint32, n)
 			for i := range n {
 				key, w := next(i)
@@ -29,9 +29,13 @@ func BenchmarkAdd(b *testing.B) {
 			track := New()
 			b.ReportAllocs()
 			b.ResetTimer()
-			for i := range b.N {
-				at := i % n
-				track.Add(theGroup, keys[8*at:8*at+8], weights[at], int64(i))
+			for from := 0; from < b.N; from += commit {
+				batch := track.Begin(int64(from))
+				for i := from; i < min(from+commit, b.N); i++ {
+					at := i % n
+					batch.Add(theGroup, keys[8*at:8*at+8], weights[at])
+				}
+				batch.End()
 			}
 		})
 	}

@@ -40,7 +40,14 @@ func (s *stand) write(key uint64, n uint32, step int64) {
 	s.pass(step)
 	s.counts[0][key] += uint64(n)
 	s.totals[0] += uint64(n)
-	s.track.Add(theGroup, binary.BigEndian.AppendUint64(nil, key), n, s.now)
+	add(s.track, theGroup, binary.BigEndian.AppendUint64(nil, key), n, s.now)
+}
+
+// add is a batch of one.
+func add(t *Tracker, id sluice.GroupID, key []byte, n uint32, now int64) {
+	b := t.Begin(now)
+	defer b.End()
+	b.Add(id, key, n)
 }
 
 // pass lets time go by, window by window, and looks at each end.
@@ -270,7 +277,7 @@ func TestAfterAPauseTheSpanIsEmpty(t *testing.T) {
 	at := int64(0)
 	for range 10_000 {
 		at += 100
-		track.Add(theGroup, []byte("k"), 1, at)
+		add(track, theGroup, []byte("k"), 1, at)
 	}
 	if keys := track.Keys(at); len(keys) != 1 || string(keys[0].Key) != "k" {
 		t.Fatalf("%+v", keys)
@@ -279,7 +286,7 @@ func TestAfterAPauseTheSpanIsEmpty(t *testing.T) {
 	if keys := track.Keys(at); len(keys) != 0 {
 		t.Errorf("an hour later: %+v", keys)
 	}
-	track.Add(theGroup, []byte("k"), 1, at)
+	add(track, theGroup, []byte("k"), 1, at)
 	if changes := track.Step(at); len(changes) != 2 || !changes[0].Hot || changes[1].Hot {
 		t.Errorf("changes: %+v", changes)
 	}
@@ -305,7 +312,7 @@ func TestBounded(t *testing.T) {
 	}
 	track := New()
 	for i := range 100_000 {
-		track.Add(theGroup, binary.BigEndian.AppendUint64(nil, uint64(i/20)), 1, int64(i)) // nobody calls Step
+		add(track, theGroup, binary.BigEndian.AppendUint64(nil, uint64(i/20)), 1, int64(i)) // nobody calls Step
 	}
 	if len(track.changes) > changesMax {
 		t.Errorf("%d changes wait", len(track.changes))
@@ -315,14 +322,14 @@ func TestBounded(t *testing.T) {
 func TestGroupsDoNotMix(t *testing.T) {
 	track := New()
 	for at := range int64(20_000) {
-		track.Add(1, []byte("a"), 1, at*50)
-		track.Add(2, binary.BigEndian.AppendUint64(nil, uint64(at)), 1, at*50)
+		add(track, 1, []byte("a"), 1, at*50)
+		add(track, 2, binary.BigEndian.AppendUint64(nil, uint64(at)), 1, at*50)
 	}
 	if keys := track.Keys(1_000_000); len(keys) != 1 || keys[0].Group != 1 || keys[0].Share() != 1 || math.Abs(keys[0].PerSecond()-20_000) > 100 {
 		t.Errorf("%+v", keys)
 	}
 	var none *Tracker
-	none.Add(1, []byte("a"), 1, 1) // a pipeline without one
+	add(none, 1, []byte("a"), 1, 1) // a pipeline without one
 }
 
 func TestManyAtOnce(t *testing.T) {
@@ -335,7 +342,7 @@ func TestManyAtOnce(t *testing.T) {
 				if at%4 > 0 {
 					key = binary.BigEndian.AppendUint64(nil, uint64(at)<<8|uint64(w))
 				}
-				track.Add(theGroup, key, 1, at*50)
+				add(track, theGroup, key, 1, at*50)
 				if at%1000 == 0 {
 					track.Keys(at * 50)
 					track.Step(at * 50)

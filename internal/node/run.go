@@ -129,6 +129,15 @@ func (n *Node) stuck() error {
 			return sluice.Errorf(sluice.Unavailable, "stream_stopped", "not everything can be drained: %w", pos.Err)
 		}
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, sh := range n.shards {
+		var missing *store.MissingError
+		var stop *store.StopError
+		if errors.As(sh.err, &missing) || errors.As(sh.err, &stop) {
+			return sluice.Errorf(sluice.Unavailable, "shard_unused", "not everything can be drained, a shard is not in use: %w", sh.err)
+		}
+	}
 	return nil
 }
 

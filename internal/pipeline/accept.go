@@ -425,12 +425,14 @@ func (a *Acceptor) encode(at *commit) []byte {
 	}
 	a.encoder.Begin(h)
 	a.touched, a.added = a.touched[:0], a.added[:0]
+	hot := a.o.Hot.Begin(h.Time)
+	defer hot.End()
 	_ = at.folder.Each(fold.ByStream, func(e *sluice.Entry) error {
 		if n := len(a.touched); n == 0 || a.touched[n-1] != e.Group {
 			a.touched = append(a.touched, e.Group)
 		}
 		a.encoder.Entry(e)
-		a.o.Hot.Add(e.Group, e.Key, e.Writes, h.Time)
+		hot.Add(e.Group, e.Key, e.Writes)
 		return nil
 	})
 	return a.encoder.Finish()

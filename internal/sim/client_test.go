@@ -78,7 +78,7 @@ type attempt struct {
 // whose chunk lies in the open commit.
 func (a *attempt) waits() bool {
 	var e *sluice.Error
-	return !a.done || errors.As(a.err, &e) && e.Reason == "unknown"
+	return !a.done || errors.As(a.err, &e) && (e.Reason == "unknown" || e.Reason == "journal_failed")
 }
 
 func (k *chunk) running() bool {

@@ -223,24 +223,3 @@ func (s *rejectApart) Apply(ctx context.Context, b *store.Batch) (store.Result, 
 	res.Rejected = more.Rejected
 	return res, err
 }
-
-// wrapAround folds sums that overflow into one.
-type wrapAround struct{ store.Shard }
-
-func (s *wrapAround) Apply(ctx context.Context, b *store.Batch) (store.Result, error) {
-	folded := *b
-	folded.Entries = nil
-	for _, e := range keepEntries(b.Entries) {
-		n := len(folded.Entries)
-		if n > 0 && !b.Group.Events && len(e.Cells) == 1 && e.Cells[0].Value.Kind == sluice.Int64 {
-			if last := &folded.Entries[n-1]; bytes.Equal(last.Key, e.Key) && len(last.Cells) == 1 && last.Cells[0].Column == e.Cells[0].Column {
-				last.Cells[0].Value.Num += e.Cells[0].Value.Num
-				last.Writes += e.Writes
-				last.Commit, last.Ordinal = e.Commit, e.Ordinal
-				continue
-			}
-		}
-		folded.Entries = append(folded.Entries, e)
-	}
-	return s.Shard.Apply(ctx, &folded)
-}

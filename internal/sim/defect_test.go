@@ -1,8 +1,10 @@
 package sim_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
+	"slices"
 	"strings"
 
 	"sluice.dev/sluice"
@@ -125,19 +127,52 @@ func (j *lastBody) Append(body []byte) (journal.Commit, error) {
 
 // half is a commit with the entries of the lower partitions only.
 func half(j journal.Journal, data []byte) []byte {
+	return rewrite(j, data, func(list []sluice.Entry) []sluice.Entry {
+		return slices.DeleteFunc(list, func(e sluice.Entry) bool { return e.Partition() >= sluice.Partitions/2 })
+	})
+}
+
+// rewrite encodes a commit anew with other entries.
+func rewrite(j journal.Journal, data []byte, change func([]sluice.Entry) []sluice.Entry) []byte {
 	body, err := journal.DecodeBody(data)
 	if err != nil {
 		return nil
 	}
 	h := journal.Header{Time: body.Time, Wall: body.Wall, Notes: body.Notes()}
 	body.Identities(func(r []byte) { h.Identities = append(h.Identities, r) })
-	e := journal.Encoder{Cumulate: func(s journal.Stream, writes uint64) uint64 { return j.Stream(s).Writes + writes }}
-	e.Begin(h)
-	_ = body.Each(func(en *sluice.Entry) error {
-		if en.Partition() < sluice.Partitions/2 {
-			e.Entry(en)
-		}
+	var list []sluice.Entry
+	_ = body.Each(func(e *sluice.Entry) error {
+		list = append(list, keepEntries([]sluice.Entry{*e})...)
 		return nil
 	})
+	e := journal.Encoder{Cumulate: func(s journal.Stream, writes uint64) uint64 { return j.Stream(s).Writes + writes }}
+	e.Begin(h)
+	for _, en := range change(list) {
+		e.Entry(&en)
+	}
 	return e.Finish()
+}
+
+// wrapAround folds sums that overflow into one.
+type wrapAround struct{ journal.Journal }
+
+func (j *wrapAround) Append(body []byte) (journal.Commit, error) {
+	return j.Journal.Append(rewrite(j.Journal, body, func(list []sluice.Entry) []sluice.Entry {
+		var out []sluice.Entry
+		for _, e := range list {
+			if n := len(out); n > 0 && sameSum(&out[n-1], &e) {
+				out[n-1].Cells[0].Value.Num += e.Cells[0].Value.Num
+				out[n-1].Writes += e.Writes
+				continue
+			}
+			out = append(out, e)
+		}
+		return out
+	}))
+}
+
+// sameSum tells that two entries only add to the same column of the same row.
+func sameSum(a, b *sluice.Entry) bool {
+	return a.Group == b.Group && bytes.Equal(a.Key, b.Key) && len(a.Cells) == 1 && len(b.Cells) == 1 &&
+		a.Cells[0].Column == b.Cells[0].Column && a.Cells[0].Value.Kind == sluice.Int64 && b.Cells[0].Value.Kind == sluice.Int64
 }

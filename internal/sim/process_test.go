@@ -306,13 +306,13 @@ func (p *process) reload() {
 	if w.level+1 >= len(reloads) {
 		return
 	}
-	s, err := p.adopt(w.level+1, p.catalog)
+	w.level++ // the file is the new one, whatever becomes of the reload
+	s, err := p.adopt(w.level, p.catalog)
 	if err != nil {
 		w.say("reload failed: %v", err)
 		w.crashAfter(err)
 		return
 	}
-	w.level++
 	w.say("reload of level %d", w.level)
 	p.acceptor.SetSchema(s)
 	for _, name := range []string{"main", "lazy"} {

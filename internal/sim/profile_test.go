@@ -55,8 +55,10 @@ func newProfile(rng *rand.Rand) profile {
 	if rng.IntN(4) == 0 {
 		p.parked = 2 + rng.IntN(6)
 	}
-	if p.retain < time.Hour {
-		p.failover = 0 // a replica may be behind what is retained, and nothing can help then
+	// A replica may be behind what is retained, and nothing can help then. The wall
+	// clock decides what is, so a jump of it ends retention early.
+	if p.retain < time.Hour || p.jump > 0 {
+		p.failover = 0
 	}
 	return p
 }

@@ -481,7 +481,7 @@ func (w *world) heal() {
 
 // drainAll lets clients, acceptor and drainers come to rest.
 func (w *world) drainAll() {
-	for range 80 {
+	for range 400 {
 		p := w.proc
 		if p == nil {
 			w.fail("promise 10", "the process ended without a fault")
@@ -533,6 +533,16 @@ func (w *world) quiet() bool {
 	open := slices.ContainsFunc(w.clients, func(c *client) bool { return len(c.open()) > 0 })
 	if open || w.proc == nil || w.proc.drains.Queued(w.proc.journal) > 0 {
 		w.rounds = 0
+	}
+	if w.rounds == 3 && !w.idleLoss {
+		w.idleLoss = true
+		for _, name := range shardNames {
+			if db := w.dbs[name]; db.replica != nil && w.profile.failover > 0 {
+				db.failOver()
+				w.rounds = 0
+				w.say("shard %s fails over to its replica while nobody uses it", name)
+			}
+		}
 	}
 	return w.rounds > 10
 }

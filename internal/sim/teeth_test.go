@@ -19,7 +19,6 @@ func segmentFile(first uint64) string { return fmt.Sprintf("journal/%020d.seg", 
 
 // defects are the simpler rules that PROTOCOL was found by breaking.
 func defects() []defect {
-	around := func(f func(*process, *link) store.Shard) func(*process, *link) store.Shard { return f }
 	var last []byte
 	return []defect{
 		{name: "ack before fsync", disk: func(op vfs.Op) error {
@@ -28,14 +27,14 @@ func defects() []defect {
 			}
 			return nil
 		}},
-		{name: "cursor outside the transaction", shard: around(func(_ *process, l *link) store.Shard { return &cursorApart{l} })},
+		{name: "cursor outside the transaction", shard: func(_ *process, l *link) store.Shard { return &cursorApart{l} }},
 		{name: "guard that does not raise", server: func(s store.Shard) store.Shard { return &looseGuard{s} }},
 		{name: "epoch taken from the shard", drain: func(p *process, l *link, g *schema.Group) journal.Journal {
 			return &shardEpochs{p.journal, l, g}
 		}},
-		{name: "fold across a cursor", shard: around(func(_ *process, l *link) store.Shard { return &foldOn{Shard: l} })},
-		{name: "one cursor for two groups", shard: around(func(p *process, l *link) store.Shard { return &oneCursor{l, p} })},
-		{name: "dedup at drain", shard: around(func(_ *process, l *link) store.Shard { return &drainDedup{l, map[[2]uint64]bool{}} })},
+		{name: "fold across a cursor", shard: func(_ *process, l *link) store.Shard { return &foldOn{Shard: l} }},
+		{name: "one cursor for two groups", shard: func(p *process, l *link) store.Shard { return &oneCursor{l, p} }},
+		{name: "dedup at drain", shard: func(_ *process, l *link) store.Shard { return &drainDedup{l, map[[2]uint64]bool{}} }},
 		{name: "dedup forgotten at restart", forgetful: true},
 		{name: "chunk number left out of the identity", identity: func(c *sluice.Chunk) {
 			if c.Identity.Key != "" {
@@ -53,8 +52,8 @@ func defects() []defect {
 			}
 			return nil
 		}},
-		{name: "parked rows kept in memory only", shard: around(func(_ *process, l *link) store.Shard { return &parkInMemory{Shard: l, l: l} })},
-		{name: "NULL summed", shard: around(func(_ *process, l *link) store.Shard { return &nullSum{l} })},
+		{name: "parked rows kept in memory only", shard: func(_ *process, l *link) store.Shard { return &parkInMemory{Shard: l, l: l} }},
+		{name: "NULL summed", shard: func(_ *process, l *link) store.Shard { return &nullSum{l} }},
 		{name: "unsynced tail drained", journal: func(p *process) journal.Journal { return &earlyTail{p.disk, p} }},
 		{name: "commit torn across partitions",
 			journal: func(p *process) journal.Journal { return &lastBody{&watched{p.disk, p.w}, &last} },
@@ -63,10 +62,10 @@ func defects() []defect {
 					_, _ = p.disk.Append(body)
 				}
 			}},
-		{name: "cursor of an idle shard not read again", shard: around(func(_ *process, l *link) store.Shard { return &neverAgain{Shard: l} })},
-		{name: "cursor beyond the journal accepted", shard: around(func(p *process, l *link) store.Shard { return &pullBack{l, p} })},
-		{name: "reject outside the transaction", shard: around(func(_ *process, l *link) store.Shard { return &rejectApart{l} })},
-		{name: "fold that overflows", shard: around(func(_ *process, l *link) store.Shard { return &wrapAround{l} })},
+		{name: "cursor of an idle shard not read again", shard: func(_ *process, l *link) store.Shard { return &neverAgain{Shard: l} }},
+		{name: "cursor beyond the journal accepted", shard: func(p *process, l *link) store.Shard { return &pullBack{l, p} }},
+		{name: "reject outside the transaction", shard: func(_ *process, l *link) store.Shard { return &rejectApart{l} }},
+		{name: "fold that overflows", journal: func(p *process) journal.Journal { return &wrapAround{&watched{p.disk, p.w}} }},
 		{name: "trimming before durable", trim: trimEarly},
 	}
 }

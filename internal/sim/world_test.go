@@ -79,8 +79,9 @@ type world struct {
 	keysMax    int64
 	partitions map[int64]uint8 // of keys
 	healing    bool
-	rounds     int // in which nothing was left to do
-	eras       int // fail-overs so far
+	idleLoss   bool // a shard may have gone back while it was idle, at the end
+	rounds     int  // in which nothing was left to do
+	eras       int  // fail-overs so far
 	violated   string
 }
 

@@ -83,7 +83,7 @@ func ensure(ctx context.Context, s *server.Server) (jetstream.Consumer, error) {
 		return nil, err
 	}
 	return st.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{Durable: "postgres", AckPolicy: jetstream.AckAllPolicy,
-		AckWait: 10 * time.Second, MaxAckPending: 4 * fetchMax})
+		AckWait: 5 * time.Second, MaxAckPending: 4 * fetchMax})
 }
 
 // step moves one batch. The last message's acknowledgement stands for all before it.

@@ -47,6 +47,8 @@ type attribute struct {
 	typ, base               string // without length; base is typ but for domains
 	generated, identity     string
 	deterministic, isDomain bool
+	begins                  string // see readDefaults; "" when not asked for
+	volatile                bool   // begins with another value each time
 }
 
 type uniqueIndex struct {
@@ -107,7 +109,58 @@ func look(ctx context.Context, q querier, db *database, groups []*schema.Group) 
 	if err != nil {
 		return nil, err
 	}
-	return cat, describe(ctx, q, byOID)
+	if err := describe(ctx, q, byOID); err != nil {
+		return nil, err
+	}
+	return cat, readDefaults(ctx, q, byOID, cat.groups)
+}
+
+// defaultsQuery gives defaults as expressions of exactly their column's type:
+// pg_get_expr leaves out the cast that the database makes on assignment, and a
+// default of 1.005 is 1.01 in a numeric(9,2). The functions and operators of an
+// expression stand in its tree by number.
+const defaultsQuery = `SELECT a.attrelid::bigint, a.attname, coalesce('(' || e.text || ')::' || format_type(a.atttypid, a.atttypmod), ''),
+  a.attidentity <> '' OR EXISTS (SELECT FROM regexp_matches(e.tree, ':(funcid|opno) (\d+)', 'g') AS m
+    LEFT JOIN pg_operator o ON m[1] = 'opno' AND o.oid = m[2]::oid JOIN pg_proc p ON p.oid = coalesce(o.oprcode::oid, m[2]::oid) WHERE p.provolatile = 'v')
+FROM unnest($1::bigint[], $2::text[]) AS s(relation, name) JOIN pg_attribute a ON a.attrelid = s.relation::oid AND a.attname = s.name
+JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+CROSS JOIN LATERAL (SELECT coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0)) AS text, coalesce(d.adbin, t.typdefaultbin)::text AS tree) AS e`
+
+// readDefaults fills in what the columns begin with whose value in a new row
+// depends on it: the merged ones of mapped tables whose missing rows Sluice makes.
+func readDefaults(ctx context.Context, q querier, byOID map[int64]*relation, groups map[*schema.Group]*relation) error {
+	var oids []int64
+	var names []string
+	for g, rel := range groups {
+		if rel == nil || !beginsRows(g) {
+			continue
+		}
+		for _, c := range g.Columns {
+			if c.Merge == schema.Sum || c.Merge == schema.Max || c.Merge == schema.Min {
+				oids, names = append(oids, rel.oid), append(names, c.Physical)
+			}
+		}
+	}
+	if len(oids) == 0 {
+		return nil
+	}
+	return each(ctx, q, defaultsQuery, []any{oids, names}, func(r pgx.Rows) error {
+		var oid int64
+		var name, begins string
+		var volatile bool
+		if err := r.Scan(&oid, &name, &begins, &volatile); err != nil {
+			return err
+		}
+		if a := byOID[oid].columns[name]; a != nil {
+			a.begins, a.volatile = begins, volatile
+		}
+		return nil
+	})
+}
+
+// beginsRows tells whether Sluice inserts the missing rows of a mapped table.
+func beginsRows(g *schema.Group) bool {
+	return g.Existing != nil && !g.Events && g.Existing.MissingRow == schema.MissingInsert
 }
 
 // quoteTable quotes the parts of "schema.table".

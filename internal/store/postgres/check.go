@@ -122,7 +122,11 @@ func (s *Shard) connectColumn(t *target, rel *relation, i int) error {
 			return s.stop("checked_sum", "sum column %s is under the constraint %s%s: folding could change what it refuses; drop the constraint, or leave the column out of Sluice", full, check, domainNote(a))
 		}
 	}
+	if a.volatile {
+		return s.stop("bad_default", "%s column %s has a default that gives another value each time: what a missing row begins with would depend on how its writes were folded (S11); ALTER TABLE %s ALTER COLUMN %s to a constant default or none, or say `missing_row: reject`", c.Merge, full, t.table, f.name)
+	}
 	f.settle(a)
+	f.begins = a.begins
 	if f.hll != nil {
 		if hll := rel.columns[c.Physical+"_hll"]; hll == nil || hll.base != "bytea" {
 			return s.stop("bad_column", "unique column %s needs a column %s_hll of type bytea beside it for its sketch; ALTER TABLE %s ADD COLUMN %s bytea", full, c.Physical, t.table, f.hll.name)

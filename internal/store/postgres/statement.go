@@ -296,13 +296,22 @@ func (t *target) mergeText(fields []*field, from string) string {
 	} else {
 		sql += " " + matched + " THEN UPDATE SET " + strings.Join(set, ", ")
 	}
-	values := join(fields, func(i int, f *field) string {
-		if f.merge == schema.Sum {
-			return source(i)
-		}
-		return f.cast(source(i))
-	})
-	return sql + " WHEN NOT MATCHED THEN INSERT (" + columnList(fields) + ") VALUES (" + values + ")"
+	return sql + " WHEN NOT MATCHED THEN INSERT (" + columnList(fields) + ") VALUES (" + join(fields, firstValue) + ")"
+}
+
+// firstValue is what the i-th field of the source makes of its column in a new
+// row. A merged column begins with its default, as it would had a write to
+// another column made the row before: else the answer would depend on folding (S11).
+func firstValue(i int, f *field) string {
+	switch {
+	case f.merge == schema.Sum && f.begins == "":
+		return source(i)
+	case f.merge == schema.Sum:
+		return "coalesce(" + f.begins + ", 0) + " + source(i)
+	case f.begins != "":
+		return extreme(f, f.begins, f.cast(source(i)))
+	}
+	return f.cast(source(i))
 }
 
 // keyFields are the fields of a statement that looks rows up.

@@ -15,6 +15,9 @@ type field struct {
 	wire   uint32      // type in which they travel
 	merge  schema.Merge
 	absent bool // a dropped column whose physical one is gone: its cells are left out
+	// begins is what a merged column of a mapped table holds in a new row, as an
+	// expression; "": NULL, or the column is not one of these.
+	begins string
 	hll    *field
 }
 

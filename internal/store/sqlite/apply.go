@@ -230,6 +230,9 @@ func (t *tx) merge(e *sluice.Entry, cells []sluice.Cell) error {
 		return t.write(e, p)
 	}
 	current, err := t.w.row(p.current, t.key...)
+	if err == nil && current == nil && p.begins != "" {
+		current, err = t.w.row(p.begins)
+	}
 	if err != nil {
 		return err
 	}

@@ -111,6 +111,9 @@ func checkColumns(g *schema.Group, cols map[string]*column, ddl string, f *facts
 			continue
 		}
 		check(col.Physical, col.Type)
+		if d := f.defaults[col.Physical]; col.Merge != schema.Set && beginsRows(g) && volatileCall.MatchString(d) {
+			faults = append(faults, fmt.Sprintf("column %s is a %s and its default %s gives another value each time: what a missing row begins with would depend on how its writes were folded; give it a constant default or none, or say `missing_row: reject`", col.Physical, col.Merge, d))
+		}
 		if col.Merge == schema.Sum && checked(ddl, col.Physical) {
 			faults = append(faults, fmt.Sprintf("column %s is a sum under a CHECK: a fold of several writes can break it where one by one they would not; drop the CHECK", col.Physical))
 		}
@@ -205,6 +208,10 @@ func checkKey(c *conn, g *schema.Group, cols map[string]*column) (faults []strin
 	}
 	return []string{"it has no unique index on exactly the key's columns; add one"}, nil
 }
+
+// volatileCall finds what gives another value each time; the time is the
+// same within a statement.
+var volatileCall = regexp.MustCompile(`(?i)\b(random|randomblob|changes|total_changes|last_insert_rowid)\s*\(`)
 
 var checkClause = regexp.MustCompile(`(?i)\bcheck\s*\(`)
 

@@ -1,7 +1,9 @@
 package sqlite
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sluice.dev/sluice"
@@ -36,7 +38,9 @@ type plan struct {
 	// current reads the columns whose merge is done here and not in SQL; "" when
 	// there are none. Nobody can come between: the transaction holds the write lock.
 	current string
-	merged  []int // indexes into cols of these columns
+	// begins reads the same columns of a row that is missing; "" when all would be NULL.
+	begins string
+	merged []int // indexes into cols of these columns
 	// several writes so many rows in one statement; "" where rows go one by one.
 	several string
 	rows    int
@@ -152,7 +156,7 @@ func (l *layout) planFor(key string, cols []*schema.Column) *plan {
 		return p
 	}
 	p := &plan{cols: cols}
-	var names, sets, current []string
+	var names, sets, current, begins []string
 	names = append(names, l.keys...)
 	if l.own {
 		names = append(names, `"sluice_slot"`)
@@ -162,6 +166,7 @@ func (l *layout) planFor(key string, cols []*schema.Column) *plan {
 			p.merged = append(p.merged, i)
 			for _, n := range physical(c) {
 				current = append(current, "+"+quote(n)) // +: the driver turns a declared timestamp into its own
+				begins = append(begins, cmp.Or(l.begins(c), "NULL"))
 			}
 		}
 		for _, n := range physical(c) {
@@ -171,6 +176,9 @@ func (l *layout) planFor(key string, cols []*schema.Column) *plan {
 	}
 	if len(current) > 0 {
 		p.current = "SELECT " + strings.Join(current, ", ") + " FROM " + l.table + " WHERE " + l.where
+	}
+	if slices.ContainsFunc(begins, func(expr string) bool { return expr != "NULL" }) {
+		p.begins = "SELECT " + strings.Join(begins, ", ")
 	}
 	l.write(p, names, sets)
 	if len(l.plans) >= statementsMax {
@@ -193,7 +201,7 @@ func (l *layout) write(p *plan, names, sets []string) {
 		p.insert = insert + values
 	case !l.own:
 		p.update = "UPDATE " + l.table + " SET " + strings.Join(sets, ", ") + " WHERE " + l.where
-		p.insert = insert + values
+		p.insert = insert + l.firstValues(p.cols)
 	default:
 		conflict = " ON CONFLICT (" + strings.Join(l.keys, ", ") + ") DO UPDATE SET " + strings.Join(sets, ", ")
 		if by := g.LatestBy; by != nil && !l.mergedHere(by) {
@@ -224,7 +232,14 @@ func (l *layout) sets(c *schema.Column) (out []string) {
 			out = append(out, quote(p)+" = "+delta)
 		}
 		return out
-	case c.Merge == schema.Sum:
+	}
+	return []string{n + " = " + l.mergedSQL(c, old, delta)}
+}
+
+// mergedSQL is what a column that SQL merges becomes. In a mapped table delta is
+// a parameter and stands there once.
+func (l *layout) mergedSQL(c *schema.Column, old, delta string) string {
+	if c.Merge == schema.Sum {
 		sum := fmt.Sprintf("coalesce(%s, 0) + %s", old, delta)
 		if c.Type.Kind == sluice.Float64 {
 			// A float that leaves its range stays at its end, as in a fold.
@@ -235,12 +250,51 @@ func (l *layout) sets(c *schema.Column) (out []string) {
 			// it is handed on by a subquery.
 			sum = fmt.Sprintf("(SELECT iif(typeof(x) = 'integer', x, abs(-9223372036854775807 - 1)) FROM (SELECT %s AS x))", sum)
 		}
-		return []string{n + " = " + sum}
+		return sum
 	}
 	// max and min of SQLite are NULL when one side is.
 	f := c.Merge.String()
 	if l.own {
-		return []string{fmt.Sprintf("%s = coalesce(%s(%s, %s), %s, %s)", n, f, old, delta, delta, old)}
+		return fmt.Sprintf("coalesce(%s(%s, %s), %s, %s)", f, old, delta, delta, old)
 	}
-	return []string{fmt.Sprintf("%s = (SELECT coalesce(%s(%s, x), x, %s) FROM (SELECT ? AS x))", n, f, old, old)}
+	return fmt.Sprintf("(SELECT coalesce(%s(%s, x), x, %s) FROM (SELECT %s AS x))", f, old, old, delta)
+}
+
+// firstValues are the values of a new row of a mapped table. A merged column
+// begins with its default, as it would had a write to another column made the row
+// before: else the answer would depend on folding (S11).
+func (l *layout) firstValues(cols []*schema.Column) string {
+	values := slices.Repeat([]string{"?"}, len(l.keys))
+	for _, c := range cols {
+		if begins := l.begins(c); begins != "" && !l.mergedHere(c) {
+			values = append(values, l.mergedSQL(c, begins, "?"))
+			continue
+		}
+		values = append(values, slices.Repeat([]string{"?"}, len(physical(c)))...)
+	}
+	return "(" + strings.Join(values, ", ") + ")"
+}
+
+// begins is the default of a merged column of a mapped table; "" when it is NULL
+// or never met. An expression has no affinity, so numbers are cast to what the
+// column would have made of them: '50' is less than 9 until it is a number.
+func (l *layout) begins(c *schema.Column) string {
+	if l.own || !beginsRows(l.group) || c.Merge == schema.Set || c.Merge == schema.Unique {
+		return ""
+	}
+	d := l.facts.defaults[c.Physical]
+	switch {
+	case d == "" || strings.EqualFold(d, "NULL"):
+		return ""
+	case c.Type.Kind == sluice.Int64:
+		return "CAST(CAST((" + d + ") AS TEXT) AS NUMERIC)" // by way of text 7.0 becomes 7
+	case c.Type.Kind == sluice.Float64:
+		return "CAST((" + d + ") AS REAL)"
+	}
+	return "(" + d + ")"
+}
+
+// beginsRows tells whether Sluice inserts the missing rows of a mapped table.
+func beginsRows(g *schema.Group) bool {
+	return g.Existing != nil && !g.Events && g.Existing.MissingRow == schema.MissingInsert
 }

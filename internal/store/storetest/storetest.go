@@ -50,6 +50,9 @@ var MappedSQL = []string{
 	`CREATE TABLE members (id bigint PRIMARY KEY, points bigint)`,
 	`CREATE TABLE bins (id bigint PRIMARY KEY, n bigint)`,
 	`CREATE TABLE pets (id bigint PRIMARY KEY, owner_id bigint REFERENCES people(id), name text)`,
+	`CREATE TABLE starts (id bigint PRIMARY KEY, title text NOT NULL DEFAULT 'untitled' CHECK (length(title) < 9), n bigint NOT NULL DEFAULT 7, small smallint DEFAULT 3,
+		hi bigint DEFAULT 50, top integer DEFAULT '50', lo bigint DEFAULT 0, least bigint DEFAULT 1, plain bigint, x double precision DEFAULT 2.5, f double precision DEFAULT (2 + 0.5),
+		at timestamptz DEFAULT '2027-01-15T08:00:00Z', day date, who bigint NOT NULL DEFAULT 0, who_hll bytea)`,
 }
 
 const config = `
@@ -119,6 +122,12 @@ const mapped = `
     key: {id: int64}
     store: main
     columns: {owner_id: int64, name: text}
+  starts:
+    existing: {table: starts}
+    key: {id: int64}
+    store: main
+    columns: {title: text, n: int64 sum, small: int64 sum, hi: int64 max, top: int64 max, lo: int64 min, least: int64 min, plain: int64 sum,
+      x: {type: float64, merge: sum, inexact: true}, f: float64 max, at: timestamp max, day: date min, who: text unique}
 `
 
 // Run runs the suite.
@@ -165,6 +174,8 @@ func Run(t *testing.T, o Options) {
 		{"S10_MassRejectsStop", testMassRejects},
 		{"S10_ForeignKeyWaitsForItsParent", testForeignKey},
 		{"S10_ForeignKeyFinal", testForeignKeyFinal},
+		{"S11_AMissingRowBeginsWithItsDefaults", testMissingRowBegins},
+		{"S11_ADeletedRowBeginsWithItsDefaults", testMissingRowAfterDelete},
 		{"S12_MappedDeleteSetsDefaults", testMappedDelete},
 		{"S12_MappedDeleteRow", testMappedDeleteRow},
 		{"S8_LockedRowIsParked", testParked},
