@@ -1,6 +1,6 @@
 # `make` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check fmt vet lint race bench crash chaos fuzz cover deps clean
+.PHONY: help build demo test check fmt vet lint race bench compare crash chaos fuzz cover deps clean
 
 GO       ?= go
 ROUNDS   ?= 100
@@ -34,6 +34,9 @@ race: ## all tests with the race detector
 
 bench: ## measure against the rivals on this machine and print one table
 	$(GO) run ./bench
+
+compare: ## the same writes by Sluice and by every rival on this machine: speed, cost, and what kill -9 takes
+	$(GO) run ./bench/compare
 
 crash: ## kill -9 the real binary again and again: make crash ROUNDS=100
 	$(GO) test ./internal/crash -count=1 -v -timeout 0 -rounds $(ROUNDS)

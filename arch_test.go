@@ -30,11 +30,12 @@ var floors = map[string]int{
 	"internal/advise": 2, "internal/journal": 2, "internal/store": 2, "internal/live": 2,
 	"internal/reshard":  3,
 	"internal/pipeline": 4, "internal/journal/*": 4, "internal/store/*": 4, "internal/api": 4, "internal/console": 4,
-	"client":         4, // but it imports only the root package: see only
-	"internal/node":  5,
-	"server":         6,
-	"cmd/*":          7,
-	"bench":          8, // measures all of it
+	"client":        4, // but it imports only the root package: see only
+	"internal/node": 5,
+	"server":        6,
+	"cmd/*":         7,
+	"bench":         8,                                                  // measures all of it
+	"bench/*":       8, "bench/rivals/door": 7, "bench/rivals/batch": 6, // what rivals share
 	"internal/crash": 8, // tests of the real binary
 	"internal/sim":   8,
 	"examples/*":     8,
@@ -52,8 +53,8 @@ var testOnly = []string{"internal/journal/journaltest", "internal/store/storetes
 var homes = map[string][]string{
 	"log/slog":                               {"internal/node", "server", "cmd/*"},
 	"github.com/prometheus/":                 {"internal/node"},
-	"github.com/jackc/pgx/":                  {"internal/store/postgres", "internal/store/pgtest", "bench", "cmd/*"}, // bench is the direct client
-	"modernc.org/sqlite":                     {"internal/store/sqlite", "bench", "cmd/*"}, // demo looks with its own eyes
+	"github.com/jackc/pgx/":                  {"internal/store/postgres", "internal/store/pgtest", "bench", "bench/*", "cmd/*"}, // bench is the direct client
+	"modernc.org/sqlite":                     {"internal/store/sqlite", "bench", "bench/*", "cmd/*"},                            // demo looks with its own eyes
 	"github.com/tidwall/redcon":              {"internal/api"},
 	"github.com/spf13/cobra":                 {"cmd/*"},
 	"github.com/vbauerster/mpb/":             {"internal/console"},
@@ -62,7 +63,7 @@ var homes = map[string][]string{
 	"go.yaml.in/yaml/":                       {"internal/schema"},
 	"github.com/failsafe-go/":                {"internal/admit"},
 	"golang.org/x/sys/":                      {"internal/vfs", "internal/console", "internal/node", "cmd/*"},
-	"github.com/redis/go-redis/":             {"bench"},
+	"github.com/redis/go-redis/":             {"bench", "bench/*"},
 	"github.com/anishathalye/porcupine":      {},
 	"github.com/cockroachdb/datadriven":      {"internal/journal/journaltest", "internal/store/storetest"},
 	"github.com/google/go-cmp/":              {"internal/journal/journaltest", "internal/store/storetest"},
@@ -167,6 +168,9 @@ func list(suffixes ...string) (all []string, err error) {
 		if d.IsDir() {
 			if base := d.Name(); base == "testdata" || base == "bin" || base != "." && base != ".ci" && strings.HasPrefix(base, ".") {
 				return fs.SkipDir
+			}
+			if _, err := os.Stat(filepath.Join(name, "go.mod")); err == nil && name != "." {
+				return fs.SkipDir // a module of its own
 			}
 			return nil
 		}

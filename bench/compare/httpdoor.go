@@ -76,7 +76,7 @@ func (w *httpWriter) close() {
 func (w *httpWriter) write(caller int, o op) error {
 	h := w.conns[caller]
 	h.body = w.body(h.body[:0], o)
-	h.out = append(append(append(h.out[:0], "POST "...), w.path...), " HTTP/1.1\r\nHost: sluice\r\nContent-Type: application/json\r\n"...)
+	h.out = append(append(append(h.out[:0], "POST "...), w.path...), " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"...)
 	if o.id != "" {
 		h.out = append(append(append(h.out, "Idempotency-Key: \""...), o.id...), "\"\r\n"...)
 	}

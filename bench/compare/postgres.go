@@ -95,7 +95,6 @@ type postgres struct {
 	cluster  *cluster
 	port     int
 	database string
-	wal      int64 // position when the row began
 }
 
 // start starts the server; the first time in a new database with the rivals' tables or without.

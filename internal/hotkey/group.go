@@ -52,9 +52,9 @@ func (g *group) close(at int64) {
 		return
 	}
 	w := g.open
-	for i := range w.slots {
-		if s := &w.slots[i]; s.count > 0 && uint64(s.count)*shareHot >= w.writes {
-			w.heavy = append(w.heavy, s.hash)
+	for i := range w.counters {
+		if c := &w.counters[i]; w.isHeavy(c) {
+			w.heavy = append(w.heavy, c.hash)
 		}
 	}
 	g.open, g.span[g.next] = g.span[g.next], w
@@ -62,10 +62,10 @@ func (g *group) close(at int64) {
 	g.open.reset()
 	g.judge(at)
 	for hash := range g.hot {
-		g.open.seed(hash, &g.t.spare)
+		g.open.seed(hash)
 	}
 	for _, hash := range w.heavy {
-		g.open.seed(hash, &g.t.spare)
+		g.open.seed(hash)
 	}
 	g.forget()
 }
@@ -143,16 +143,15 @@ func (g *group) bounds(hash uint64) (low, high uint64) {
 
 // name keeps the bytes of a key whose share of the open window is that of a hot
 // one. A key that ends a window with this share had it at its last write, so no
-// heavy key is without its bytes.
-func (g *group) name(s *slot, key []byte) {
-	s.named = true
-	if _, known := g.names[s.hash]; known {
+// heavy key is without its bytes. Seeds have theirs: they were heavy, or are hot.
+func (g *group) name(hash uint64, key []byte) {
+	if _, known := g.names[hash]; known {
 		return
 	}
 	if len(g.names) >= namesMax {
 		g.forget()
 	}
-	g.names[s.hash] = slices.Clone(key)
+	g.names[hash] = slices.Clone(key)
 }
 
 // forget drops the bytes of keys that are neither hot nor heavy in any window.
@@ -168,13 +167,9 @@ func (g *group) forget() {
 		if keep[hash] || g.hot[hash] != nil {
 			continue
 		}
-		s := g.open.find(hash)
-		if s.hash == hash && uint64(s.count)*shareHot >= g.open.writes && g.open.writes > 0 {
+		if at := *g.open.find(hash); at != 0 && g.open.isHeavy(&g.open.counters[at-1]) {
 			continue
 		}
 		delete(g.names, hash)
-		if s.hash == hash {
-			s.named = false
-		}
 	}
 }

@@ -16,7 +16,7 @@
 //     Space-Saving, see window) is hot when the span is over, in whatever order they come.
 //   - It is hot until it had less than 0.5 % for 5 s, so that a key at the edge is
 //     not told of again and again.
-//   - Memory: per group five windows of at most 48 KiB, and at most 2,048 keys.
+//   - Memory: per group five windows of at most 32 KiB, and at most 2,048 keys.
 //
 // A key with 1 % of a table's writes has 1 % of the writes of one of the
 // table's groups at least, so the promises hold for tables too.
@@ -45,8 +45,8 @@ const (
 	shareCool = 200 // one in more keeps it hot
 	writesMin = uint64(RateMin * Span / time.Second)
 
-	hotMax     = 256  // keys of a group that are hot or cool down; at most 100 can have 1 %
-	seedsMax   = 512  // hot ones, and at most 2.5 times 100 that are heavy in one window
+	hotMax     = 128  // keys of a group that are hot or cool down; at most 100 can have 1 %
+	seedsMax   = 384  // hot ones, and at most 2.5 times 100 that are heavy in one window
 	namesMax   = 2048 // key bytes that a group keeps
 	changesMax = 1024 // that wait to be told; later ones are not told of
 )
@@ -57,7 +57,6 @@ type Tracker struct {
 	mu      sync.Mutex
 	groups  []*group // by GroupID; nil until its first write
 	seed    maphash.Seed
-	spare   []slot
 	changes []Change
 }
 
@@ -132,9 +131,9 @@ func (b *Batch) Add(id sluice.GroupID, key []byte, writes uint32) {
 		b.g = b.t.group(id, b.now)
 	}
 	w := b.g.open
-	s := w.add(hashBytes(b.t.seed, key), writes, &b.t.spare)
-	if !s.named && uint64(s.count)*shareHot >= w.writes {
-		b.g.name(s, key)
+	at := w.add(maphash.Bytes(b.t.seed, key), writes)
+	if c := &w.counters[at]; at >= w.seeds && w.isHeavy(c) {
+		b.g.name(c.hash, key)
 	}
 }
 
@@ -198,6 +197,3 @@ func (t *Tracker) tell(k *Key, hot bool) {
 		t.changes = append(t.changes, Change{Key: *k, Hot: hot})
 	}
 }
-
-// hashBytes never gives 0, which marks a free slot.
-func hashBytes(seed maphash.Seed, key []byte) uint64 { return max(maphash.Bytes(seed, key), 1) }

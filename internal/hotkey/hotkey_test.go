@@ -299,12 +299,12 @@ func TestBounded(t *testing.T) {
 		s.write(uint64(i/40), 1, 15) // 100 hot ones each 60 ms, never the same
 	}
 	g := s.track.groups[theGroup]
-	if len(g.hot) > hotMax || len(g.names) > namesMax || cap(s.track.spare) > slotsMax {
+	if len(g.hot) > hotMax || len(g.names) > namesMax {
 		t.Errorf("%d hot, %d names", len(g.hot), len(g.names))
 	}
 	for _, w := range append(g.span[:], g.open) {
-		if len(w.slots) > slotsMax || w.seeds > seedsMax || len(w.heavy) > 250 {
-			t.Errorf("%d slots, %d seeds, %d heavy", len(w.slots), w.seeds, len(w.heavy))
+		if cap(w.counters) > 2048 || len(w.index) > 2048 || w.seeds > seedsMax || len(w.heavy) > 250 {
+			t.Errorf("%d counters, index of %d, %d seeds, %d heavy", cap(w.counters), len(w.index), w.seeds, len(w.heavy))
 		}
 	}
 	if s.wrong > 0 {

@@ -23,27 +23,24 @@ import (
 // Seeds are keys that were heavy in the window before, or are hot. They have a
 // counter from the start, which is never evicted: they are counted exactly.
 type window struct {
-	slots  []slot   // open addressing, hash 0 is free; a power of two
-	used   int      // slots in use
-	seeds  int      // of them
-	writes uint64   // of all keys
-	floor  uint32   // what an evicted key was counted at most
-	heavy  []uint64 // once closed: the keys that may have a share of shareHot in it
+	counters []counter // the seeds first
+	index    []uint16  // open addressing over counters: 1 and the position, 0 free; a power of two
+	seeds    int
+	writes   uint64   // of all keys
+	floor    uint32   // what a key without a counter was written at most
+	heavy    []uint64 // once closed: the keys that may have a share of shareHot in it
 }
 
-type slot struct {
+type counter struct {
 	hash  uint64 // of the key; 64 bits of a seed of this process, so that two keys are never one in practice
 	count uint32
 	err   uint32
-	seed  bool
-	named bool // the group has the key's bytes
 }
 
 const (
-	countersMax = 1024 // counters of keys that are no seeds
+	countersMax = 1024 // of keys that are no seeds
 	evictPart   = 4    // an eviction frees at least one in so many
-	slotsMin    = 64
-	slotsMax    = 2048 // countersMax and the most seeds fill three quarters
+	indexMin    = 128
 	bins        = 240
 )
 
@@ -52,81 +49,87 @@ const errorMax = 1 / (float64(countersMax) * (1 - 1.0/evictPart) * 8 / 9)
 
 // reset empties the window and keeps its memory.
 func (w *window) reset() {
-	if w.slots == nil {
-		w.slots = make([]slot, slotsMin)
+	if w.index == nil {
+		w.index = make([]uint16, indexMin)
 	}
-	clear(w.slots)
-	w.used, w.seeds, w.writes, w.floor, w.heavy = 0, 0, 0, 0, w.heavy[:0]
+	clear(w.index)
+	w.counters, w.heavy = w.counters[:0], w.heavy[:0]
+	w.seeds, w.writes, w.floor = 0, 0, 0
 }
 
-// find gives the slot of a key, or the free one where it would go.
-func (w *window) find(hash uint64) *slot {
-	mask := uint64(len(w.slots) - 1)
+// find gives the place in the index of a key, or the free one where it would go.
+func (w *window) find(hash uint64) *uint16 {
+	mask := uint64(len(w.index) - 1)
 	for i := hash & mask; ; i = (i + 1) & mask {
-		if s := &w.slots[i]; s.hash == hash || s.hash == 0 {
-			return s
+		if at := w.index[i]; at == 0 || w.counters[at-1].hash == hash {
+			return &w.index[i]
 		}
 	}
 }
 
-// add counts n writes of a key. spare is memory for an eviction.
-func (w *window) add(hash uint64, n uint32, spare *[]slot) *slot {
+// add counts n writes of a key and gives the position of its counter.
+func (w *window) add(hash uint64, n uint32) int {
 	w.writes += uint64(n)
-	s := w.find(hash)
-	if s.hash == hash {
-		s.count = plus(s.count, n)
-		return s
+	at := w.find(hash)
+	if *at != 0 {
+		c := &w.counters[*at-1]
+		c.count = plus(c.count, n)
+		return int(*at - 1)
 	}
-	if w.makeRoom(spare) {
-		s = w.find(hash)
+	if len(w.counters)-w.seeds == countersMax {
+		w.raise()
+		at = w.find(hash)
 	}
-	w.used++
-	*s = slot{hash: hash, count: plus(w.floor, n), err: w.floor}
-	return s
+	return w.insert(at, counter{hash: hash, count: plus(w.floor, n), err: w.floor})
 }
 
 // seed gives a key a counter that is exact and stays. The window is empty but
 // for other seeds.
-func (w *window) seed(hash uint64, spare *[]slot) {
-	if w.seeds == seedsMax || w.find(hash).hash == hash {
-		return
+func (w *window) seed(hash uint64) {
+	if at := w.find(hash); *at == 0 && w.seeds < seedsMax {
+		w.seeds++
+		w.insert(at, counter{hash: hash})
 	}
-	w.makeRoom(spare)
-	w.used++
-	w.seeds++
-	*w.find(hash) = slot{hash: hash, seed: true, named: true}
+}
+
+func (w *window) insert(at *uint16, c counter) int {
+	w.counters = append(w.counters, c)
+	*at = uint16(len(w.counters))
+	if len(w.counters)*4 > len(w.index)*3 {
+		w.index = make([]uint16, 2*len(w.index))
+		w.point()
+	}
+	return len(w.counters) - 1
+}
+
+// point fills an empty index.
+func (w *window) point() {
+	for i := range w.counters {
+		*w.find(w.counters[i].hash) = uint16(i + 1)
+	}
 }
 
 // bounds of how often a key was written.
 func (w *window) bounds(hash uint64) (low, high uint64) {
-	s := w.find(hash)
-	if s.hash != hash {
+	at := *w.find(hash)
+	if at == 0 {
 		return 0, uint64(w.floor)
 	}
-	return uint64(s.count - s.err), uint64(s.count)
+	c := &w.counters[at-1]
+	return uint64(c.count - c.err), uint64(c.count)
 }
 
-// makeRoom tells whether slots moved to make room for one more.
-func (w *window) makeRoom(spare *[]slot) bool {
-	switch {
-	case w.used-w.seeds == countersMax:
-		w.raise()
-		w.rebuild(len(w.slots), spare)
-		return true
-	case len(w.slots) < slotsMax && w.used >= len(w.slots)/4*3:
-		w.rebuild(2*len(w.slots), spare)
-		return true
-	}
-	return false
+// isHeavy tells whether a counter has the share of a hot key.
+func (w *window) isHeavy(c *counter) bool {
+	return c.count > 0 && uint64(c.count)*shareHot >= w.writes
 }
 
-// raise lifts the floor over at least a quarter of the counters.
+// raise lifts the floor over at least a quarter of the counters and drops them.
 func (w *window) raise() {
 	var counts [bins]int
-	for i := range w.slots {
-		if s := &w.slots[i]; s.hash != 0 && !s.seed {
-			counts[binOf(s.count-w.floor)]++
-		}
+	others := w.counters[w.seeds:]
+	for i := range others {
+		counts[binOf(others[i].count-w.floor)]++
 	}
 	bin, below := 0, counts[0]
 	for below < countersMax/evictPart {
@@ -134,23 +137,15 @@ func (w *window) raise() {
 		below += counts[bin]
 	}
 	w.floor = plus(w.floor, topOf(bin))
-}
-
-// rebuild moves what is above the floor, and the seeds, to a table of n slots.
-func (w *window) rebuild(n int, spare *[]slot) {
-	old := w.slots
-	if cap(*spare) < n {
-		*spare = make([]slot, n)
-	}
-	w.slots, w.used = (*spare)[:n], 0
-	clear(w.slots)
-	for i := range old {
-		if s := &old[i]; s.hash != 0 && (s.seed || s.count > w.floor) {
-			*w.find(s.hash) = *s
-			w.used++
+	kept := w.counters[:w.seeds]
+	for _, c := range others {
+		if c.count > w.floor {
+			kept = append(kept, c)
 		}
 	}
-	*spare = old
+	w.counters = kept
+	clear(w.index)
+	w.point()
 }
 
 // binOf puts 1 to 15 into bins of their own and all above into eight bins for

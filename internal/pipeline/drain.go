@@ -530,7 +530,13 @@ func (d *Drainer) tryParked(ctx context.Context) error {
 		d.tryKeys = parkedTryMin
 	}
 	d.pos.unparked(&res, now)
-	return nil
+	if len(res.Unparked) == 0 {
+		return nil
+	}
+	// The transaction left the cursor as it was, so a shard that loses it would
+	// not be seen to have gone back (S4). Taking the shard again changes the row,
+	// durably, and reads what is parked and rejected by then.
+	return d.take(ctx)
 }
 
 // confirm makes the cursor durable where commits are asynchronous, and notices

@@ -125,8 +125,12 @@ func (p *position) note(res *store.Result) {
 
 func (p *position) unparked(res *store.Result, at time.Time) {
 	p.change(func() {
-		p.note(res)
+		// What left the park and what was rejected there count when the shard has
+		// been taken again: until then a crash may take it back.
 		p.counts.Rows += uint64(res.Rows)
+		for _, r := range res.Rejected {
+			p.counts.Rejected += uint64(r.Writes)
+		}
 		p.counts.LastApply = at
 	})
 }

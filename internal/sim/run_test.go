@@ -86,7 +86,7 @@ func (w *world) step() {
 		p.commit()
 	case 3:
 		if len(p.list) > 0 {
-			p.list[w.rng.IntN(len(p.list))].step()
+			w.turn(p.list[w.rng.IntN(len(p.list))])
 		}
 	case 4:
 		w.loop("trim", p.trim)
@@ -118,6 +118,30 @@ func (w *world) step() {
 	if w.proc != nil && w.violated == "" {
 		w.proc.reach()
 		w.always()
+	}
+}
+
+// turn steps a drainer once, or as often as it says that there is more to do, as
+// node would. One that says so and gets nowhere would spin for ever.
+func (w *world) turn(d *drain) {
+	most := 1
+	if w.chance(25) {
+		most = 40
+	}
+	idle := 0
+	for range most {
+		before := d.state().cur
+		d.step()
+		if d.busy || d.err != nil || d.wait > 0 || w.proc != d.p || w.violated != "" {
+			return
+		}
+		after := d.state().cur
+		if idle++; before.Commit != after.Commit || !maps.Equal(before.Except, after.Except) {
+			idle = 0
+		}
+	}
+	if idle > 30 {
+		w.fail("S8", "%s says that there is more to do, and gets no further than commit %d", d.name(), d.state().cur.Commit)
 	}
 }
 

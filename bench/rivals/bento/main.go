@@ -1,3 +1,5 @@
+// Command bento is Bento with the components that the comparison needs: HTTP in,
+// mapping, SQL out. README.md gives the reasons of config.yaml.
 package main
 
 import (

@@ -1,7 +1,8 @@
 // Package door lets a rival that is a library or a pipeline be reached over
 // loopback as the servers are: it reads the three commands of the comparison as
 // RESP, hands each to a worker, and answers in order. An answer goes out when
-// the worker says that the write is durable.
+// the worker says that the write is durable. It never batches, folds or keeps
+// anything: that is the rival's own affair.
 package door
 
 import (

@@ -21,10 +21,9 @@ func main() {
 	workers := flag.Int("workers", 2, "connections; each owns the keys of its remainder")
 	rows := flag.Int("rows", 5000, "most writes of a batch")
 	flag.Parse()
-	if err := run(*url, *workers, *rows); err != nil {
-		fmt.Fprintln(os.Stderr, "pgbatch:", err)
-		os.Exit(1)
-	}
+	// It serves until it is ended, so whatever comes back is an error.
+	fmt.Fprintln(os.Stderr, "pgbatch:", run(*url, *workers, *rows))
+	os.Exit(1)
 }
 
 func run(url string, workers, rows int) error {

@@ -31,10 +31,9 @@ func main() {
 	file := flag.String("file", "", "the database")
 	rows := flag.Int("rows", 1, "most writes of a transaction; 1: each commits alone")
 	flag.Parse()
-	if err := run(context.Background(), *file, *rows); err != nil {
-		fmt.Fprintln(os.Stderr, "sqlite:", err)
-		os.Exit(1)
-	}
+	// It serves until it is ended, so whatever comes back is an error.
+	fmt.Fprintln(os.Stderr, "sqlite:", run(context.Background(), *file, *rows))
+	os.Exit(1)
 }
 
 func run(ctx context.Context, file string, rows int) error {

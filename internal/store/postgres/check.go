@@ -123,7 +123,7 @@ func (s *Shard) connectColumn(t *target, rel *relation, i int) error {
 		}
 	}
 	if a.volatile {
-		return s.stop("bad_default", "%s column %s has a default that gives another value each time: what a missing row begins with would depend on how its writes were folded (S11); ALTER TABLE %s ALTER COLUMN %s to a constant default or none, or say `missing_row: reject`", c.Merge, full, t.table, f.name)
+		return s.stop("bad_default", "%s column %s has a default that gives another value each time: what a missing row begins with would depend on how its writes were folded (S11); ALTER TABLE %s ALTER COLUMN %s SET DEFAULT a constant, or DROP its default, or say `missing_row: reject`", c.Merge, full, t.table, f.name)
 	}
 	f.settle(a)
 	f.begins = a.begins

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"maps"
 	"strings"
 	"testing"
 )
@@ -21,6 +22,9 @@ func TestMappedTableThatDoesNotFit(t *testing.T) {
 		"decimal as float": {mapped, "CREATE TABLE app (id INTEGER PRIMARY KEY, n INT, d DECIMAL(10,2), at TEXT)", `d is declared "DECIMAL(10,2)"`},
 		"time as integer":  {mapped, "CREATE TABLE app (id INTEGER PRIMARY KEY, n INT, d TEXT, at INTEGER)", `at is declared "INTEGER"`},
 		"sum under CHECK":  {mapped, "CREATE TABLE app (id INTEGER PRIMARY KEY, n INT check (\"n\" >= 0), d TEXT, at TEXT)", "sum under a CHECK"},
+		"random default":   {mapped, "CREATE TABLE app (id INTEGER PRIMARY KEY, n INT DEFAULT (abs(random() % 9)), d TEXT, at TEXT)", "gives another value each time"},
+		"random, not met":  {strings.Replace(mapped, "app}", "app, missing_row: reject}", 1), "CREATE TABLE app (id INTEGER PRIMARY KEY, n INT DEFAULT (random()), d TEXT, at TEXT)", ""},
+		"random, set":      {mapped, "CREATE TABLE app (id INTEGER PRIMARY KEY, n INT, d TEXT DEFAULT (random()), at TEXT)", ""},
 		"CHECK elsewhere":  {mapped, "CREATE TABLE app (id INTEGER PRIMARY KEY, n INT, d TEXT CHECK (nn(d) IS NULL), at TEXT)", ""},
 		"all at once":      {mapped, "CREATE TABLE app (id INT, n TEXT, d TEXT)", "no column at"},
 		"text key":         {text, "CREATE TABLE app (id TEXT PRIMARY KEY, n INT)", ""},
@@ -132,5 +136,29 @@ func TestSluiceTablesAreOfThisVersion(t *testing.T) {
 	f.exec("UPDATE sluice_meta SET format = 99")
 	if err := f.ensure(); reason(err) != "newer_format" {
 		t.Errorf("Ensure answered %v, want newer_format", err)
+	}
+}
+
+// A default is what the column makes of it: SQLite has no types for constants.
+func TestS11_DefaultsOfEveryForm(t *testing.T) {
+	const mapped = "    existing: {table: app}\n    key: {id: int64}\n    columns: {title: text, n: int64 sum, hi: int64 max, f: float64 min, total: decimal sum, low: decimal min, high: decimal max, at: timestamp max, day: date min, none: decimal sum}\n"
+	f := newFixture(t, mapped, "CREATE TABLE app (id INTEGER PRIMARY KEY, title TEXT, n INT DEFAULT 7.0, hi INT DEFAULT '50', f REAL DEFAULT '-1', total TEXT DEFAULT 1.5, low TEXT DEFAULT '9.5', high TEXT DEFAULT 10,"+
+		" at DATETIME DEFAULT (datetime('2027-01-15 08:00:00')), day DATE DEFAULT '2026-01-01', none TEXT DEFAULT NULL)").start()
+	title := map[string]string{"title": "x"}
+	rest := map[string]string{"n": "3", "hi": "9", "f": "2", "total": "0.25", "low": "10", "high": "9.75", "at": "2026-05-05T00:00:00Z", "day": "2026-02-02", "none": "2"}
+	all := map[string]string{"title": "x"}
+	maps.Copy(all, rest)
+	f.must(f.apply(f.entry(1, title)))
+	f.must(f.apply(f.entry(1, rest)))
+	f.must(f.apply(f.entry(2, all)))
+	f.must(f.apply(f.entry(3, title), f.entry(3, rest)))
+	f.must(f.apply(f.entry(4, rest), f.entry(4, title)))
+	const row = "x|10|integer|50|-1|1.75|9.5|10|2027-01-15T08:00:00.000000Z|2026-01-01|2"
+	f.want("SELECT title, n, typeof(n), hi, f, total, low, high, +at, +day, none FROM app", row, row, row, row)
+
+	f.must(f.apply(f.entry(5, map[string]string{"n": "9223372036854775800"})))
+	r := f.must(f.apply(f.entry(6, map[string]string{"n": "9223372036854775801"})))
+	if len(r.Rejected) != 1 || r.Rejected[0].SQLState != "22003" {
+		t.Errorf("rejected %+v, want the sum that leaves the range with its default", r.Rejected)
 	}
 }

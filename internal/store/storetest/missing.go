@@ -16,9 +16,7 @@ var changes = []cells{
 
 // testMissingRowBegins makes rows in every order of writes and of folding.
 func testMissingRowBegins(f *fixture) {
-	if !f.o.Mapped {
-		f.Skip("no mapped tables")
-	}
+	f.needMapped()
 	f.start()
 	want := cells{"title": "x", "n": 3, "small": 4, "hi": 9, "top": 90, "lo": -5, "least": 6, "plain": 2, "x": 0.5, "f": 1.5,
 		"at": int64(1767323045123456), "day": 20455, "who": 2}
