@@ -16,7 +16,7 @@
 //     Space-Saving, see window) is hot when the span is over, in whatever order they come.
 //   - It is hot until it had less than 0.5 % for 5 s, so that a key at the edge is
 //     not told of again and again.
-//   - Memory: per group five windows of at most 32 KiB, and at most 2,048 keys.
+//   - Memory: per group five windows of at most 36 KiB, and at most 2,048 keys.
 //
 // A key with 1 % of a table's writes has 1 % of the writes of one of the
 // table's groups at least, so the promises hold for tables too.

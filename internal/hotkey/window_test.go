@@ -28,7 +28,7 @@ func TestErrorBound(t *testing.T) {
 			w := new(window)
 			w.reset()
 			for k := range uint64(100) { // some of them are counted exactly
-				w.seed(mix(k*7))
+				w.seed(mix(k * 7))
 			}
 			truth := map[uint64]uint64{}
 			for i := range 100_000 {
