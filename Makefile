@@ -1,9 +1,10 @@
 # `make` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check fmt vet lint race bench compare crash chaos fuzz cover deps clean
+.PHONY: help build demo test check fmt vet lint race bench compare crash chaos sim fuzz cover deps clean
 
 GO       ?= go
 ROUNDS   ?= 100
+SEEDS    ?= 10000
 FUZZTIME ?= 30s
 
 help: ## list the targets
@@ -43,6 +44,9 @@ crash: ## kill -9 the real binary again and again: make crash ROUNDS=100
 
 chaos: ## every fault a machine and a network have, under load: make chaos ROUNDS=200
 	$(GO) test ./internal/crash -run 'Chaos|FailOver' -count=1 -v -timeout 0 -chaos $(ROUNDS)
+
+sim: ## simulate the whole system from many seeds: make sim SEEDS=100000
+	$(GO) test ./internal/sim -run TestSeeds -count=1 -timeout 0 -seeds $(SEEDS)
 
 fuzz: ## fuzz every fuzz test for a while: make fuzz FUZZTIME=30s
 	GO=$(GO) ./scripts/fuzz.sh $(FUZZTIME)

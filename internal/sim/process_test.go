@@ -40,7 +40,6 @@ type process struct {
 	known    map[string]bool
 	list     []*drain
 	behind   map[string]bool // shards in use whose tables lack a reload
-	through  uint64          // of the saved ledger
 
 	base  int64 // journal time at the start, microseconds
 	since time.Time
@@ -97,11 +96,7 @@ func (p *process) open() error {
 	if err != nil {
 		return err
 	}
-	identities := "identities"
-	if w.defect != nil && w.defect.forgetful {
-		identities = fmt.Sprintf("identities-%d", w.sent)
-	}
-	if p.dedup, err = dedup.Open(dedup.Options{Dir: identities, FS: w.disk, Journal: pipeline.JournalNumber(p.journal.ID()), RecentBytesMax: 1 << 20}); err != nil {
+	if p.dedup, err = dedup.Open(dedup.Options{Dir: "identities", FS: w.disk, Journal: pipeline.JournalNumber(p.journal.ID()), RecentBytesMax: 1 << 20}); err != nil {
 		return err
 	}
 	if err := p.recover(); err != nil {
@@ -194,10 +189,6 @@ func (p *process) recover() error {
 	forgetful := p.w.defect != nil && p.w.defect.forgetful
 	for at := min(p.dedup.Through(), saved.Through) + 1; at <= p.journal.Head().Number; at++ {
 		c, err := p.journal.Read(at)
-		var hole *journal.HoleError
-		if forgetful && errors.As(err, &hole) {
-			continue
-		}
 		if err != nil {
 			return fmt.Errorf("recover commit %d: %w", at, err)
 		}

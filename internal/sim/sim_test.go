@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +20,9 @@ var (
 	seedsFlag = flag.Uint64("seeds", 1000, "run so many seeds")
 	firstFlag = flag.Uint64("first", 1, "the first of them")
 )
+
+// slower divides the number of seeds where each takes longer.
+var slower uint64 = 1
 
 // simulate runs one seed in a bubble of its own.
 func simulate(t *testing.T, seed uint64, d *defect) (w *world, what string) {
@@ -50,6 +52,7 @@ func TestSeeds(t *testing.T) {
 		}
 		return
 	}
+	seeds := *seedsFlag / slower
 	var next, failed atomic.Uint64
 	next.Store(*firstFlag)
 	var wg sync.WaitGroup
@@ -57,7 +60,7 @@ func TestSeeds(t *testing.T) {
 		wg.Go(func() {
 			for {
 				seed := next.Add(1) - 1
-				if seed >= *firstFlag+*seedsFlag || failed.Load() > 4 {
+				if seed >= *firstFlag+seeds || failed.Load() > 4 {
 					return
 				}
 				if _, what := simulate(t, seed, nil); what != "" {
@@ -97,9 +100,6 @@ func TestSameSeedSameTrace(t *testing.T) {
 	for seed := uint64(1); seed <= 12; seed++ {
 		a, _ := simulate(t, seed, nil)
 		b, _ := simulate(t, seed, nil)
-		if i := slices.IndexFunc(a.trace, func(line string) bool { return false }); i >= 0 {
-			t.Fatal(i)
-		}
 		for i := range min(len(a.trace), len(b.trace)) {
 			if a.trace[i] != b.trace[i] {
 				t.Fatalf("seed %d, line %d:\n%s\n%s", seed, i, a.trace[i], b.trace[i])

@@ -41,7 +41,7 @@ func defects() []defect {
 				c.Identity.Chunk = 0
 			}
 		}},
-		{name: "torn tail accepted", opened: func(p *process, tail []byte) {
+		{name: "torn tail accepted", profile: func(p *profile) { p.cut, p.crashAt, p.kill = 25, 30, 0 }, opened: func(p *process, tail []byte) {
 			if body := tornBody(tail, p.disk.Head().Number+1); body != nil && p.w.unsure {
 				_, _ = p.disk.Append(body)
 			}
@@ -99,6 +99,7 @@ func trimEarly(p *process) error {
 func TestTeeth(t *testing.T) {
 	for _, d := range defects() {
 		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
 			for seed := uint64(1); seed <= teethSeedsMax; seed++ {
 				if _, what := simulate(t, seed, &d); what != "" {
 					t.Logf("found with seed %d: %s", seed, what)

@@ -140,8 +140,6 @@ func (w *world) fail(rule, format string, args ...any) {
 
 func (w *world) chance(percent int) bool { return percent > 0 && w.rng.IntN(100) < percent }
 
-func (w *world) upTo(n int) int { return w.rng.IntN(n + 1) }
-
 // stall is a call that does not go on until the scheduler lets it.
 type stall struct {
 	what string
