@@ -60,6 +60,7 @@ type drain struct {
 	wait  time.Duration
 	err   error
 	steps int // since its process is gone
+	era   int // of the database, as the drainer knows it
 }
 
 func (d *drain) name() string { return d.Group().Name + "@" + d.ShardName() }
@@ -344,7 +345,9 @@ func (d *drain) step() {
 		d.steps++
 	}
 	go func() {
-		d.wait, d.err = d.Step(context.Background())
+		if d.wait, d.err = d.Step(context.Background()); d.err == nil {
+			d.era = d.link.era[d.Group().ID]
+		}
 		d.busy = false
 	}()
 	d.p.w.settle()
@@ -397,7 +400,7 @@ func (p *process) schemaNow() *schema.Schema { return p.acceptor.Schema() }
 
 // wentBack tells that the shard failed over since the drainer took it, which no
 // process can know before it asks again.
-func (d *drain) wentBack() bool { return d.link.era[d.Group().ID] != d.link.db.era }
+func (d *drain) wentBack() bool { return d.era != d.link.db.era }
 
 // has tells whether the drainer has the partition.
 func (d *drain) has(p uint8) bool {
