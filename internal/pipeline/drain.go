@@ -441,9 +441,8 @@ func (d *Drainer) apply(ctx context.Context, last journal.Commit) error {
 		return nil
 	}
 	from := d.o.Now()
-	batch := &store.Batch{Group: group, Prev: d.stored(), Next: next, Entries: d.folder.Entries(fold.ByKey),
-		Unfold: d.unfold(d.cursor.Commit+1, last.Number), ParentsPassed: d.o.ParentsPassed}
-	res, err := d.o.Shard.Apply(ctx, batch)
+	batch := &store.Batch{Group: group, Prev: d.stored(), Next: next, Entries: d.folder.Entries(fold.ByKey), ParentsPassed: d.o.ParentsPassed}
+	res, err := d.transact(ctx, batch, d.cursor.Commit+1, last.Number)
 	if d.hold(err) {
 		return nil // the next batch goes without that partition
 	}
@@ -480,25 +479,46 @@ func (d *Drainer) adapt(took time.Duration) {
 	}
 }
 
+// transact applies a batch of the commits from to to. When the journal cannot be read
+// for a refused row, the transaction is given up: a reject of the folded row would
+// take the good writes in it along.
+func (d *Drainer) transact(ctx context.Context, b *store.Batch, from, to uint64) (store.Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	b.Unfold = d.unfold(from, to, cancel)
+	res, err := d.o.Shard.Apply(ctx, b)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = errors.Join(cause, err)
+	}
+	return res, err
+}
+
 // unfold reads the journal again for the entries of one key: only when the
 // database refused the folded one, so it may be slow.
-func (d *Drainer) unfold(from, to uint64) func(key []byte) []sluice.Entry {
+func (d *Drainer) unfold(from, to uint64, fail context.CancelCauseFunc) func(key []byte) []sluice.Entry {
 	return func(key []byte) []sluice.Entry {
 		var out []sluice.Entry
 		group := d.group.Load().ID
 		for n := from; n <= to; n++ {
 			body, c, err := readBody(d.o.Journal, n)
 			if err != nil {
-				break
+				fail(fmt.Errorf("unfold a refused row: %w", err))
+				return nil
 			}
-			n = c.Number
-			_ = body.Entries(group, &d.o.Partitions, func(e *sluice.Entry) error {
+			if n = c.Number; n > to {
+				break // a hole reached beyond
+			}
+			err = body.Entries(group, &d.o.Partitions, func(e *sluice.Entry) error {
 				if string(e.Key) == string(key) {
 					e.Commit = n
 					out = append(out, keepEntry(e))
 				}
 				return nil
 			})
+			if err != nil {
+				fail(fmt.Errorf("unfold commit %d: %w", n, err))
+				return nil
+			}
 		}
 		return out
 	}

@@ -90,8 +90,8 @@ func (d *Drainer) catchUp(ctx context.Context, p uint8) error {
 		delete(next.Except, p)
 	}
 	started := d.o.Now()
-	res, err := d.o.Shard.Apply(ctx, &store.Batch{Group: d.group.Load(), Prev: d.stored(), Next: next, Entries: d.folder.Entries(fold.ByKey),
-		Unfold: d.unfold(from+1, last.Number), ParentsPassed: d.o.ParentsPassed})
+	batch := &store.Batch{Group: d.group.Load(), Prev: d.stored(), Next: next, Entries: d.folder.Entries(fold.ByKey), ParentsPassed: d.o.ParentsPassed}
+	res, err := d.transact(ctx, batch, from+1, last.Number)
 	if err != nil {
 		return err
 	}

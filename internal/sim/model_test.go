@@ -170,6 +170,9 @@ func (d *drain) state() *shardState {
 // rejectedLines finds the lines that a reject holds: it is one journal entry,
 // and an entry that sets a title is one line.
 func (w *world) rejectedLines(st *shardState, r *sluice.Reject) {
+	if w.lost {
+		return // truth is not known there, and what is written has no names of its own
+	}
 	e, err := journal.DecodeEntry(r.Entry)
 	if err != nil {
 		w.fail("S10", "reject %s cannot be read: %v", r.ID, err)

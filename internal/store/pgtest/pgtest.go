@@ -1,7 +1,7 @@
-// Package pgtest starts a private PostgreSQL for tests: a real server with
-// fsync on, in a temporary folder, listening on loopback and on a socket in
-// that folder. It is stopped with the process that started it, and never
-// touches a server that was there before.
+// Package pgtest starts a private PostgreSQL, for tests and for what measures: a
+// real server with fsync on, in a folder of its own, listening on loopback and on
+// a socket in that folder. It is stopped with the process that started it, and
+// never touches a server that was there before.
 package pgtest
 
 import (
@@ -35,12 +35,12 @@ const (
 type Cluster struct {
 	Dir    string // holds data, sockets and log
 	Port   int
-	binDir string
+	BinDir string              // where the server's programs are
 	creds  *syscall.Credential // nil: as this process
 
 	mu     sync.Mutex
-	server *exec.Cmd // nil: stopped
-	exited chan struct{}
+	server *exec.Cmd     // nil: stopped
+	exited chan struct{} // of server
 }
 
 var shared struct {
@@ -92,22 +92,15 @@ func skipIfAsked(t testing.TB) {
 }
 
 func start(settings []string) (*Cluster, error) {
-	binDir, err := findBinaries()
-	if err != nil {
-		return nil, err
-	}
-	creds, err := credentials()
-	if err != nil {
-		return nil, err
-	}
 	dir, err := os.MkdirTemp("", "sluice-pg-")
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Dir: dir, binDir: binDir, creds: creds}
-	if err := c.prepare(settings); err != nil {
+	// A test's server does not outlive the machine, so its first files may wait in memory.
+	c, err := newCluster(dir, settings, "--no-sync")
+	if err != nil {
 		_ = os.RemoveAll(dir)
-		return nil, err
+		return nil, fmt.Errorf("%w; any PostgreSQL from 15 on serves, and SLUICE_SKIP_POSTGRES=1 leaves its tests out", err)
 	}
 	if err := c.Start(); err != nil {
 		c.Remove()
@@ -116,9 +109,27 @@ func start(settings []string) (*Cluster, error) {
 	return c, nil
 }
 
-// findBinaries looks in the place of the Debian packages, newest version
-// first, and then on the PATH.
-func findBinaries() (string, error) {
+// New makes the data of a server in an empty folder, and does not start it.
+// Programs that measure choose the disk and the settings by it, which are lines
+// of postgresql.conf; tests call Start or Shared.
+func New(dir string, settings ...string) (*Cluster, error) { return newCluster(dir, settings) }
+
+func newCluster(dir string, settings []string, initdb ...string) (*Cluster, error) {
+	binDir, err := Binaries()
+	if err != nil {
+		return nil, err
+	}
+	creds, err := credentials()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Dir: dir, BinDir: binDir, creds: creds}
+	return c, c.prepare(settings, initdb)
+}
+
+// Binaries gives the folder of the server's programs. It looks in the place of
+// the Debian packages, newest version first, and then on the PATH.
+func Binaries() (string, error) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	slices.SortFunc(found, func(a, b string) int { return len(b) - len(a) + strings.Compare(b, a) })
 	if len(found) > 0 {
@@ -127,7 +138,7 @@ func findBinaries() (string, error) {
 	if path, err := exec.LookPath("initdb"); err == nil {
 		return filepath.Dir(path), nil
 	}
-	return "", errors.New("PostgreSQL is not installed: `apt-get install postgresql` (15 or newer), or set SLUICE_SKIP_POSTGRES=1 to leave its tests out")
+	return "", errors.New("PostgreSQL is not installed: `make deps` installs it")
 }
 
 // credentials: the server refuses to run as root, so root runs it as the user
@@ -152,7 +163,7 @@ func credentials() (*syscall.Credential, error) {
 }
 
 func (c *Cluster) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(c.binDir, name), args...)
+	cmd := exec.Command(filepath.Join(c.BinDir, name), args...)
 	cmd.Dir = c.Dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC")
 	// SIGQUIT is the immediate shutdown: a test process that is killed leaves no server behind.
@@ -160,7 +171,7 @@ func (c *Cluster) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (c *Cluster) prepare(settings []string) error {
+func (c *Cluster) prepare(settings, initdb []string) error {
 	if err := os.Chmod(c.Dir, 0o755); err != nil {
 		return err
 	}
@@ -169,9 +180,9 @@ func (c *Cluster) prepare(settings []string) error {
 			return err
 		}
 	}
-	initdb := c.command("initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions")
-	initdb.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	if out, err := initdb.CombinedOutput(); err != nil {
+	cmd := c.command("initdb", append(initdb, "-D", c.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions")...)
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, out)
 	}
 	port, err := freePort()
@@ -223,7 +234,11 @@ func (c *Cluster) startOnce(deadline time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.server != nil {
-		return errors.New("pgtest: server runs already")
+		select {
+		case <-c.exited: // killed, and not by this
+		default:
+			return errors.New("pgtest: server runs already")
+		}
 	}
 	log, err := os.OpenFile(c.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -296,6 +311,17 @@ func (c *Cluster) signal(s syscall.Signal) {
 	c.server = nil
 }
 
+// Running gives the server's first process and what is closed when it has
+// exited; nil when the server is stopped.
+func (c *Cluster) Running() (*os.Process, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.server == nil {
+		return nil, nil
+	}
+	return c.server.Process, c.exited
+}
+
 // Remove stops the server and deletes its folder.
 func (c *Cluster) Remove() {
 	c.StopImmediate()
@@ -338,20 +364,28 @@ func (c *Cluster) NewSchema(t testing.TB) string {
 	return c.DSN("postgres") + "&search_path=" + name
 }
 
-// Exec runs statements on a connection of their own.
-func (c *Cluster) Exec(t testing.TB, dsn string, statements ...string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeMax)
-	defer cancel()
+// Run runs statements on a connection of their own.
+func (c *Cluster) Run(ctx context.Context, dsn string, statements ...string) error {
 	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer conn.Close(ctx)
 	for _, s := range statements {
 		if _, err := conn.Exec(ctx, s); err != nil {
-			t.Fatalf("%s: %v", s, err)
+			return fmt.Errorf("%w (in %q)", err, s)
 		}
+	}
+	return nil
+}
+
+// Exec is Run, for a test.
+func (c *Cluster) Exec(t testing.TB, dsn string, statements ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeMax)
+	defer cancel()
+	if err := c.Run(ctx, dsn, statements...); err != nil {
+		t.Fatal(err)
 	}
 }
 

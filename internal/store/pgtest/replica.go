@@ -19,7 +19,7 @@ func (c *Cluster) Replica(t testing.TB, primaryPort int) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Cluster{Dir: dir, binDir: c.binDir, creds: c.creds}
+	r := &Cluster{Dir: dir, BinDir: c.BinDir, creds: c.creds}
 	t.Cleanup(r.Remove)
 	if err := r.follow(c, primaryPort); err != nil {
 		t.Fatal(err)
