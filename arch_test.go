@@ -36,6 +36,7 @@ var floors = map[string]int{
 	"cmd/*":         7,
 	"bench":         8,                                                  // measures all of it
 	"bench/*":       8, "bench/rivals/door": 7, "bench/rivals/batch": 6, // what rivals share
+	"bench/measure":  7, // what programs that measure share
 	"internal/crash": 8, // tests of the real binary
 	"internal/sim":   8,
 	"examples/*":     8,
@@ -72,7 +73,7 @@ var homes = map[string][]string{
 	"github.com/golang/mock":                 {},
 	"math/rand":                              {}, // math/rand/v2 is a path of its own
 	"io/ioutil":                              {},
-	module + "/internal/store/pgtest":        {"bench", "internal/store/storetest"},
+	module + "/internal/store/pgtest":        {"bench/measure", "internal/store/storetest"}, // one way to start PostgreSQL
 	module + "/internal/store/storetest":     {},
 	module + "/internal/journal/journaltest": {},
 }

@@ -29,7 +29,11 @@ type Drainer struct {
 	wake   chan struct{}
 
 	// Owned by Step.
-	taken       bool
+	taken bool
+	// epoch was given by the journal and not yet taken by the shard; 0: none. A
+	// refused one is tried again as it is: counting on would in time pass the
+	// shard's epoch, and an older journal would go on as if nothing were lost (J7).
+	epoch       uint64
 	cursor      store.Cursor
 	rowsMax     int // shrinks when the database is slow, grows back
 	pending     time.Time
@@ -139,18 +143,23 @@ func (d *Drainer) take(ctx context.Context) error {
 	if err := d.checkFound(ctx, group.ID); err != nil {
 		return err
 	}
-	epoch, err := d.o.Journal.NextEpoch()
-	if err != nil {
-		return err
+	if d.epoch == 0 {
+		epoch, err := d.o.Journal.NextEpoch()
+		if err != nil {
+			return err
+		}
+		d.epoch = epoch
 	}
-	cur, err := d.o.Shard.Take(ctx, group.ID, store.OwnerName, epoch)
-	if errors.Is(err, store.ErrFenced) && cur.Epoch > epoch {
+	cur, err := d.o.Shard.Take(ctx, group.ID, store.OwnerName, d.epoch)
+	if errors.Is(err, store.ErrFenced) && cur.Epoch > d.epoch {
 		return &store.StopError{Reason: "epoch_ahead", Detail: fmt.Sprintf("shard %s has epoch %d, the journal's counter gave %d: the journal is older than the shard; "+
-			"if another Sluice runs on this shard stop one of them, else `sluice journal adopt` goes on from here", d.o.ShardName, cur.Epoch, epoch)}
+			"if another Sluice runs on this shard stop one of them, else `sluice journal adopt` goes on from here", d.o.ShardName, cur.Epoch, d.epoch)}
 	}
 	if err != nil {
 		return err
 	}
+	d.epoch = 0
+	d.pos.saw(cur.Commit)
 	if err := d.checkCursor(&cur); err != nil {
 		return err
 	}
@@ -241,9 +250,9 @@ func (d *Drainer) Gap(head uint64) (from, to uint64, missing bool) {
 		for _, p := range d.o.Partitions.List() {
 			to = max(to, d.o.Journal.Stream(journal.Stream{Group: d.Group().ID, Partition: p}).Removed)
 		}
-		return pos.Applied + 1, to, true
+		return pos.Seen + 1, to, true
 	case "chain_differs":
-		return pos.Applied + 1, head, true
+		return pos.Seen + 1, head, true
 	}
 	return 0, 0, false
 }

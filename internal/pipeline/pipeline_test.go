@@ -466,3 +466,63 @@ func TestJ4_NoRoomIsARefusalAndNothingOfItCounts(t *testing.T) {
 	}
 	r.balance()
 }
+
+// Unpark leaves the cursor as it is, so the guard alone does not notice a shard
+// that lost the transaction in which an entry left the park.
+func TestS4_ALostUnparkIsNoticed(t *testing.T) {
+	r := newRig(t)
+	locked := true
+	r.dbs["z"].SetHooks(mem.Hooks{Locked: func(g *schema.Group, _ []byte) bool { return locked && g.Name == "text" }})
+	ack := r.mustWrite(`{"table":"posts","key":1,"set":{"content":"x"}}`)
+	r.drain()
+	if st := r.state(ack.Receipt); st != sluice.StateQueued {
+		t.Fatalf("the receipt of a parked write says %s", st)
+	}
+	locked = false
+	for _, d := range r.drains.All() {
+		if d.Group().Name != "text" {
+			continue
+		}
+		r.now = r.now.Add(1100 * time.Millisecond)
+		if _, err := d.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.state(ack.Receipt) != sluice.StateApplied {
+		r.dbs["z"].Crash() // what was not confirmed is gone
+	} else if lost := r.dbs["z"].Crash(); lost != 0 {
+		t.Errorf("the receipt says applied, and a crash takes %d transactions back", lost)
+	}
+	r.drain()
+	r.drain()
+	if got := string(r.row("posts", 1).Columns["content"]); got != `"x"` || r.state(ack.Receipt) != sluice.StateApplied {
+		t.Errorf("content %s, receipt %s", got, r.state(ack.Receipt))
+	}
+	r.balance()
+}
+
+func TestJ7_ARefusedEpochIsNotCountedOn(t *testing.T) {
+	r := newRig(t)
+	before := r.disk.Kill(1)
+	for range 3 { // epochs go on
+		r.mustWrite(like(1, 1))
+		r.drain()
+		r.restart()
+	}
+	r.drain()
+	r.disk = before
+	r.restart()
+	var stop *store.StopError
+	for range 300 { // far more tries than epochs lie between
+		for _, d := range r.drains.All() {
+			if d.Group().Name != "metrics" {
+				continue
+			}
+			if _, err := d.Step(t.Context()); err == nil {
+				t.Fatal("an older journal goes on with a shard that is ahead of it")
+			} else if !errors.As(err, &stop) {
+				t.Fatal(err)
+			}
+		}
+	}
+}

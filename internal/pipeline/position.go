@@ -22,6 +22,7 @@ type position struct {
 	row      store.Cursor     // as the shard has it
 	except   map[uint8]uint64 // partitions that are held at an earlier commit
 	heldBy   error            // why
+	seen     uint64           // commit of the cursor that the shard showed last, trusted or not
 	reached  uint64           // commits applied, durable or not
 	safe     uint64           // commits durably applied (S5)
 	verified time.Time        // when the shard last proved, durably, to be where row says (S4)
@@ -72,6 +73,10 @@ func (p *position) change(fn func()) {
 	fn()
 	close(p.changed)
 	p.changed = make(chan struct{})
+}
+
+func (p *position) saw(commit uint64) {
+	p.change(func() { p.seen = commit })
 }
 
 func (p *position) took(at time.Time, cur store.Cursor, counts store.Counts, parked []store.ParkedKey, passed *[sluice.Partitions]uint64) {
@@ -226,6 +231,7 @@ type Position struct {
 	Err      error
 	Applied  uint64                    // commits applied, of partitions not in Except
 	Durable  uint64                    // commits durably applied, of partitions not in Except
+	Seen     uint64                    // commit of the cursor that the shard showed last, trusted or not
 	Except   map[uint8]uint64          // partitions that are held, and the commit that they stay at
 	Verified time.Time                 // when the shard last proved, durably, that it has Durable
 	Passed   [sluice.Partitions]uint64 // cumulative writes applied, rejected or parked
@@ -253,7 +259,7 @@ func (d *Drainer) Position() Position {
 	p := &d.pos
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := Position{State: p.state, Err: p.err, Applied: p.reached, Durable: p.safe, Except: p.except, Verified: p.verified, Passed: p.passed, Counts: p.counts, Changed: p.changed}
+	out := Position{State: p.state, Err: p.err, Applied: p.reached, Durable: p.safe, Seen: p.seen, Except: p.except, Verified: p.verified, Passed: p.passed, Counts: p.counts, Changed: p.changed}
 	if out.Err == nil && len(p.except) > 0 {
 		out.Err = p.heldBy
 	}

@@ -110,8 +110,8 @@ func start(settings []string) (*Cluster, error) {
 }
 
 // New makes the data of a server in an empty folder, and does not start it.
-// Programs that measure choose the disk and the settings by it, which are lines
-// of postgresql.conf; tests call Start or Shared.
+// Settings are lines of postgresql.conf. It is for programs that measure, and
+// that choose the disk; tests call Start or Shared.
 func New(dir string, settings ...string) (*Cluster, error) { return newCluster(dir, settings) }
 
 func newCluster(dir string, settings []string, initdb ...string) (*Cluster, error) {
@@ -214,7 +214,7 @@ func freePort() (int, error) {
 func (c *Cluster) data() string    { return filepath.Join(c.Dir, "data") }
 func (c *Cluster) logFile() string { return filepath.Join(c.Dir, "log") }
 
-// Start starts a stopped server again, on the same port and data.
+// Start starts a stopped server; again and again on the same port and data.
 func (c *Cluster) Start() error {
 	deadline := time.Now().Add(startTimeMax)
 	for {

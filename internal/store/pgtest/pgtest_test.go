@@ -33,3 +33,35 @@ func TestSharedServerListensOnItsSocketToo(t *testing.T) {
 		t.Fatalf("fsync = %q", got)
 	}
 }
+
+func TestServerThatWasKilledFromOutsideStartsAgain(t *testing.T) {
+	if os.Getenv("SLUICE_SKIP_POSTGRES") == "1" {
+		t.Skip("SLUICE_SKIP_POSTGRES=1")
+	}
+	dir, err := os.MkdirTemp("", "sluice-pg-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := pgtest.New(dir, "work_mem = 7MB\nmax_connections = 17")
+	if err != nil {
+		os.RemoveAll(dir)
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Remove)
+	for range 2 {
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err == nil {
+			t.Fatal("a server that runs was started once more")
+		}
+		if got := c.Query(t, c.DSN("postgres"), "SELECT current_setting('work_mem'), current_setting('max_connections')"); got != "7MB|17" {
+			t.Fatalf("settings are %s", got)
+		}
+		server, exited := c.Running()
+		if err := server.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-exited
+	}
+}
