@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"sluice.dev/sluice/bench/measure"
 )
 
 // A cost that grows shows between the first and the last of so many parts.
@@ -34,11 +36,11 @@ func growingKeys(ctx context.Context, s *suite, strew bool) error {
 	if err != nil {
 		return err
 	}
-	defer sv.end(syscall.SIGKILL)
+	defer sv.End(syscall.SIGKILL)
 	part := pick[uint64](s, 300_000, 40_000)
 	var costs []float64
 	for i := range uint64(growthParts + 1) {
-		before := sv.cpu()
+		before := sv.CPU()
 		_, err := s.load(ctx, loadSpec{Door: "resp", Addr: sv.resp, Conns: 16, Batch: 64, Write: "increment", First: 1 + i*part, Strew: strew, Writes: part, Time: time.Minute})
 		if err != nil {
 			return err
@@ -46,7 +48,7 @@ func growingKeys(ctx context.Context, s *suite, strew bool) error {
 		if err := sv.drain(ctx); err != nil {
 			return err
 		}
-		costs = append(costs, micros(sv.cpu()-before)/float64(part))
+		costs = append(costs, micros(sv.CPU()-before)/float64(part))
 	}
 	rows, err := sv.sqliteValue(ctx, "SELECT count(*) FROM posts WHERE likes = 1")
 	if err != nil {
@@ -98,7 +100,7 @@ tables:
 `
 
 func growingBacklog(ctx context.Context, s *suite) error {
-	nobody, err := freePort()
+	nobody, err := measure.FreePort()
 	if err != nil {
 		return err
 	}
@@ -106,19 +108,19 @@ func growingBacklog(ctx context.Context, s *suite) error {
 	if err != nil {
 		return err
 	}
-	defer func() { sv.end(syscall.SIGKILL) }()
+	defer func() { sv.End(syscall.SIGKILL) }()
 	target := pick[int64](s, 1<<30, 192<<20)
 	var costs []float64
 	var written uint64
 	var bytes int64
 	for bytes < target {
-		before := sv.cpu()
+		before := sv.CPU()
 		r, err := s.load(ctx, loadSpec{Door: "ndjson", Addr: sv.http, Conns: 4, Batch: 10_000, Write: "event", Keys: manyKeys, Writes: 250_000, Time: time.Minute})
 		if err != nil {
 			return err
 		}
 		written += r.Writes
-		costs = append(costs, micros(sv.cpu()-before)/float64(r.Writes))
+		costs = append(costs, micros(sv.CPU()-before)/float64(r.Writes))
 		st, err := sv.client.Status(ctx)
 		if err != nil {
 			return err
@@ -128,7 +130,7 @@ func growingBacklog(ctx context.Context, s *suite) error {
 	tenth := max(1, len(costs)/growthParts)
 	s.addGrowth(growth{fmt.Sprintf("processor time of a write, with a backlog of %s", number(float64(written))),
 		[]float64{mean(costs[:tenth]), mean(costs[len(costs)-tenth:])}, "without", ratioAtMost(growthMax)})
-	peak := sv.peakMiB()
+	peak := sv.PeakMiB()
 	seconds, again, err := s.restart(ctx, &sv)
 	if err != nil {
 		return err
@@ -143,14 +145,14 @@ func growingBacklog(ctx context.Context, s *suite) error {
 // restart kills the server and tells how long the next one takes to be ready.
 func (s *suite) restart(ctx context.Context, sv **server) (seconds, peak float64, err error) {
 	dir := (*sv).dir
-	(*sv).end(syscall.SIGKILL)
+	(*sv).End(syscall.SIGKILL)
 	from := time.Now()
 	next, err := s.serveAgain(ctx, dir)
 	if err != nil {
 		return 0, 0, err
 	}
 	*sv = next
-	return time.Since(from).Seconds(), next.peakMiB(), nil
+	return time.Since(from).Seconds(), next.PeakMiB(), nil
 }
 
 // wantAcked refuses figures of a restart that forgot something.

@@ -30,7 +30,7 @@ func httpRun(ctx context.Context, s *suite, what string, goal float64, spec load
 	if err != nil {
 		return err
 	}
-	defer sv.end(syscall.SIGKILL)
+	defer sv.End(syscall.SIGKILL)
 	spec.Addr = sv.http
 	r, err := s.load(ctx, spec)
 	if err != nil {

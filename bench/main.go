@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice.dev/sluice/bench/measure"
 	"sluice.dev/sluice/internal/console"
 )
 
@@ -112,7 +113,7 @@ func (o *options) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(s.dir)
+	defer s.Remove()
 	stop, err := o.profile()
 	if err != nil {
 		return err
@@ -123,15 +124,15 @@ func (o *options) measure(ctx context.Context) error {
 		if !only.MatchString(sc.name) || ctx.Err() != nil {
 			continue
 		}
-		s.progress("%s: %s", sc.name, sc.about)
+		s.Progress("%s: %s", sc.name, sc.about)
 		s.part = sc.name
 		from := time.Now()
 		if err := sc.run(ctx, s); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", sc.name, err))
 			s.report.fail(sc.name, err)
-			s.progress("%s failed: %v", sc.name, err)
+			s.Progress("%s failed: %v", sc.name, err)
 		}
-		s.progress("%s took %s", sc.name, console.Span(time.Since(from)))
+		s.Progress("%s took %s", sc.name, console.Span(time.Since(from)))
 	}
 	return errors.Join(append(errs, ctx.Err(), o.publish(s))...)
 }
@@ -157,25 +158,17 @@ func (o *options) publish(s *suite) error {
 	}
 	var errs []error
 	if o.json != "" {
-		errs = append(errs, toFile(o.json, s.report.writeJSON))
+		errs = append(errs, measure.ToFile(o.json, s.report.writeJSON))
 	}
 	out := o.out
 	if out == "" && !o.quick && o.only == "" {
-		out = filepath.Join(s.root, "bench", "results")
+		out = filepath.Join(s.Root, "bench", "results")
 	}
 	if out != "" {
-		name := filepath.Join(out, s.report.Machine.Date[:10]+"-"+s.report.Machine.slug())
+		name := filepath.Join(out, s.report.Machine.FileName())
 		plain := func(w io.Writer) error { return s.report.write(w, &console.Console{W: w}) }
-		errs = append(errs, os.MkdirAll(out, 0o755), toFile(name+".txt", plain), toFile(name+".json", s.report.writeJSON))
-		s.progress("kept in %s.txt and .json", name)
+		errs = append(errs, os.MkdirAll(out, 0o755), measure.ToFile(name+".txt", plain), measure.ToFile(name+".json", s.report.writeJSON))
+		s.Progress("kept in %s.txt and .json", name)
 	}
 	return errors.Join(errs...)
-}
-
-func toFile(name string, write func(io.Writer) error) error {
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(write(f), f.Close())
 }

@@ -16,7 +16,7 @@ import (
 )
 
 func pgApplyScenario(ctx context.Context, s *suite) error {
-	pg, err := s.servePostgres(ctx)
+	pg, err := s.servePostgres()
 	if err != nil {
 		return err
 	}
@@ -26,7 +26,7 @@ func pgApplyScenario(ctx context.Context, s *suite) error {
 		return err
 	}
 	st := sch.Stores["main"]
-	shard, err := postgres.Open(store.Options{Store: st, Shard: st.Shards[0], Warn: func(w string) { s.progress("  %s", w) }})
+	shard, err := postgres.Open(store.Options{Store: st, Shard: st.Shards[0], Warn: func(w string) { s.Progress("  %s", w) }})
 	if err != nil {
 		return err
 	}

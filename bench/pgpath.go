@@ -32,7 +32,7 @@ type pathDuel struct {
 }
 
 func pgPathScenario(ctx context.Context, s *suite) error {
-	pg, err := s.servePostgres(ctx)
+	pg, err := s.servePostgres()
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (d *pathDuel) fight(ctx context.Context, s *suite, pg *postgresServer) erro
 	if err != nil {
 		return err
 	}
-	defer sv.end(syscall.SIGKILL)
+	defer sv.End(syscall.SIGKILL)
 	var theirs []float64
 	var writes uint64
 	var sent, took float64
@@ -130,7 +130,7 @@ func (d *pathDuel) serve(ctx context.Context, s *suite, pg *postgresServer) (*se
 			fmt.Sprintf("INSERT INTO posts (id, likes, sluice_slot) SELECT g, 0, 0 FROM generate_series(0, %d) g", manyKeys-1), "VACUUM ANALYZE posts")
 	}
 	if err != nil {
-		sv.end(syscall.SIGKILL)
+		sv.End(syscall.SIGKILL)
 		return nil, err
 	}
 	return sv, nil

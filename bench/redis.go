@@ -9,12 +9,14 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"sluice.dev/sluice/bench/measure"
 )
 
 // redisServer is the rival at the RESP door. Rewriting its log in the
 // background would cost it time now and then, so that is off.
 type redisServer struct {
-	*process
+	*measure.Process
 	addr string
 }
 
@@ -23,17 +25,17 @@ func (s *suite) serveRedis(ctx context.Context) (*redisServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := measure.FreePort()
 	if err != nil {
 		return nil, err
 	}
-	p, err := startProcess(exec.Command("redis-server", "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir,
-		"--save", "", "--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0", "--logfile", "redis.log"))
+	p, err := measure.Start(exec.Command("redis-server", "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir,
+		"--save", "", "--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0", "--logfile", "redis.log"), nil)
 	if err != nil {
 		return nil, fmt.Errorf("start redis-server: %w (`make deps` installs it)", err)
 	}
-	r := &redisServer{process: p, addr: "127.0.0.1:" + strconv.Itoa(port)}
-	if err := p.poll(ctx, func(context.Context) error {
+	r := &redisServer{Process: p, addr: "127.0.0.1:" + strconv.Itoa(port)}
+	if err := p.Poll(ctx, func(context.Context) error {
 		c, err := dialRESP(r.addr)
 		if err != nil {
 			return err
@@ -41,7 +43,7 @@ func (s *suite) serveRedis(ctx context.Context) (*redisServer, error) {
 		defer c.close()
 		return c.ask("PING")
 	}); err != nil {
-		p.end(syscall.SIGKILL)
+		p.End(syscall.SIGKILL)
 		return nil, err
 	}
 	return r, nil

@@ -7,15 +7,16 @@ import (
 	"strconv"
 	"strings"
 
+	"sluice.dev/sluice/bench/measure"
 	"sluice.dev/sluice/internal/console"
 )
 
 // report is the outcome of a run.
 type report struct {
-	Machine machine   `json:"machine"`
-	Quick   bool      `json:"quick"`
-	Rows    []Row     `json:"rows"`
-	Failed  []failure `json:"failed,omitempty"`
+	Machine measure.Machine `json:"machine"`
+	Quick   bool            `json:"quick"`
+	Rows    []Row           `json:"rows"`
+	Failed  []failure       `json:"failed,omitempty"`
 }
 
 type failure struct {
@@ -141,7 +142,7 @@ func (rp *report) fail(part string, err error) {
 
 // write prints the table for people.
 func (rp *report) write(w io.Writer, c *console.Console) error {
-	fmt.Fprintf(w, "%s\n", rp.Machine.text())
+	fmt.Fprintf(w, "%s\n", rp.Machine.Text())
 	if rp.Quick {
 		fmt.Fprintln(w, "A quick run: it shows that everything works, its figures mean little.")
 	}

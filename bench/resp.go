@@ -50,12 +50,12 @@ func (d *redisDuel) fight(ctx context.Context, s *suite) error {
 	if err != nil {
 		return err
 	}
-	defer redis.end(syscall.SIGKILL)
+	defer redis.End(syscall.SIGKILL)
 	sv, err := s.serve(ctx, sqliteConfig)
 	if err != nil {
 		return err
 	}
-	defer sv.end(syscall.SIGKILL)
+	defer sv.End(syscall.SIGKILL)
 	rounds := pick(s, 5, 1)
 	b := benchmark{clients: d.clients, pipeline: d.pipeline, keys: d.keys, requests: pick(s, d.requests, d.quick) / rounds}
 	var ours, theirs []float64
@@ -96,12 +96,12 @@ func respLatencyScenario(ctx context.Context, s *suite) error {
 	if err != nil {
 		return err
 	}
-	defer redis.end(syscall.SIGKILL)
+	defer redis.End(syscall.SIGKILL)
 	sv, err := s.serve(ctx, sqliteConfig)
 	if err != nil {
 		return err
 	}
-	defer sv.end(syscall.SIGKILL)
+	defer sv.End(syscall.SIGKILL)
 	var sent int64
 	for _, clients := range []int{1, 64} {
 		var ours, theirs tally

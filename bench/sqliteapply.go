@@ -33,7 +33,7 @@ func sqliteApplyScenario(ctx context.Context, s *suite) error {
 		return err
 	}
 	st := sch.Stores["main"]
-	shard, err := sqlite.Open(store.Options{Store: st, Shard: st.Shards[0], Warn: func(w string) { s.progress("  %s", w) }})
+	shard, err := sqlite.Open(store.Options{Store: st, Shard: st.Shards[0], Warn: func(w string) { s.Progress("  %s", w) }})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"sluice.dev/sluice/bench/measure"
 	"sluice.dev/sluice/bench/rivals/batch"
 	"sluice.dev/sluice/internal/console"
 )
@@ -49,7 +50,7 @@ func (s *suite) measure(ctx context.Context) {
 				row.Failed = err.Error()
 			}
 			s.report.Rows = append(s.report.Rows, row)
-			s.progress("%s: %s", c.name(&r), row.short())
+			s.Progress("%s: %s", c.name(&r), row.short())
 		}
 	}
 }
@@ -116,14 +117,14 @@ func (s *suite) cell(ctx context.Context, r *rival, c *cell) (row Row, err error
 type meter struct {
 	sys   system
 	from  time.Time
-	usage usage
+	usage measure.Usage
 	wal   int64
 	own   int64
 }
 
 func newMeter(ctx context.Context, sys system) (*meter, error) {
 	wal, own, err := sys.logs(ctx)
-	return &meter{sys, time.Now(), usageOf(sys.processes()), wal, own}, err
+	return &meter{sys, time.Now(), measure.UsageOf(sys.processes()), wal, own}, err
 }
 
 // end waits until everything is where it ends up: that work is charged too.
@@ -133,7 +134,7 @@ func (m *meter) end(ctx context.Context, row *Row, t *tally) error {
 		return err
 	}
 	took := max(landed.Sub(m.from), t.took)
-	u := usageOf(m.sys.processes())
+	u := measure.UsageOf(m.sys.processes())
 	wal, own, err := m.sys.logs(ctx)
 	if err != nil {
 		return err
@@ -141,9 +142,9 @@ func (m *meter) end(ctx context.Context, row *Row, t *tally) error {
 	n := float64(t.writes())
 	row.Writes, row.Late = t.writes(), t.late
 	row.PerSecond, row.LandedPerSecond = n/t.took.Seconds(), n/took.Seconds()
-	row.P50, row.P99, row.P999 = t.millis(0.5), t.millis(0.99), t.millis(0.999)
-	row.MemoryMiB = float64(u.memory) / (1 << 20)
-	row.CPUPerMillion = (u.cpu - m.usage.cpu).Seconds() / n * 1e6
+	row.P50, row.P99, row.P999 = t.Millis(0.5), t.Millis(0.99), t.Millis(0.999)
+	row.MemoryMiB = float64(u.Memory) / (1 << 20)
+	row.CPUPerMillion = (u.CPU - m.usage.CPU).Seconds() / n * 1e6
 	row.WALPerWrite, row.OwnLogPerWrite = -1, -1
 	if wal >= 0 {
 		row.WALPerWrite = float64(wal-m.wal) / n

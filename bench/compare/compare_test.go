@@ -40,7 +40,7 @@ func TestOpenLoop_CountsFromTheTimeAWriteWasDue(t *testing.T) {
 			t.Errorf("%d writes, want %d", got, want)
 		}
 		// Of 100 writes, 2 ms apart, 40 were due while it stood still.
-		if got := open.at(0.79); got < stall/4 || got > stall {
+		if got := open.At(0.79); got < stall/4 || got > stall {
 			t.Errorf("20 of 100 writes waited half the stall or more, yet p79 is %s", got)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice.dev/sluice/bench/measure"
 	"sluice.dev/sluice/bench/rivals/batch"
 )
 
@@ -52,12 +53,12 @@ func newBento(s *suite, dir string) (system, error) {
 	return &inPostgres{postgres: &postgres{cluster: s.cluster}, dir: dir, silent: true,
 		client: func(addr string, callers int) (writer, error) { return dialHTTP(addr, "/w", callers, bentoBody) },
 		command: func(p *inPostgres) (*exec.Cmd, error) {
-			port, err := freePort()
+			port, err := measure.FreePort()
 			if err != nil {
 				return nil, err
 			}
 			p.addr = "127.0.0.1:" + strconv.Itoa(port)
-			cmd := exec.Command(s.binary("bento"), "-c", filepath.Join(s.root, "bench/rivals/bento/config.yaml"))
+			cmd := exec.Command(s.binary("bento"), "-c", filepath.Join(s.Root, "bench/rivals/bento/config.yaml"))
 			cmd.Env = append(os.Environ(), "ADDR="+p.addr, "POSTGRES="+p.here())
 			return cmd, nil
 		}}, nil
@@ -83,10 +84,10 @@ func (p *inPostgres) start(ctx context.Context) error {
 	}
 	cmd.Dir = p.dir
 	if p.silent {
-		if p.front.process, err = startProcess(cmd, nil); err != nil {
+		if p.front.Process, err = measure.Start(cmd, nil); err != nil {
 			return err
 		}
-		return p.front.poll(ctx, func(context.Context) error {
+		return p.front.Poll(ctx, func(context.Context) error {
 			c, err := net.DialTimeout("tcp", p.addr, dialTimeMax)
 			if err == nil {
 				err = c.Close()
@@ -95,16 +96,16 @@ func (p *inPostgres) start(ctx context.Context) error {
 		})
 	}
 	var hello struct{ Addr string }
-	p.front.process, err = startProcess(cmd, &hello)
+	p.front.Process, err = measure.Start(cmd, &hello)
 	p.addr = hello.Addr
 	return err
 }
 
-func (p *inPostgres) processes() []*process {
+func (p *inPostgres) processes() []*measure.Process {
 	if p.command == nil {
-		return []*process{p.postgres.process}
+		return []*measure.Process{p.postgres.Process}
 	}
-	return []*process{p.front.process, p.postgres.process}
+	return []*measure.Process{p.front.Process, p.postgres.Process}
 }
 
 func (p *inPostgres) dial(callers int) (writer, error) {
@@ -162,7 +163,7 @@ func sizeOf(dir string) (sum int64) {
 func (p *inPostgres) rows(ctx context.Context) (int64, error) {
 	p.retire(syscall.SIGKILL)
 	// Its backends notice that the connection is gone, count, and end.
-	if err := p.postgres.poll(ctx, func(ctx context.Context) error {
+	if err := p.postgres.Poll(ctx, func(ctx context.Context) error {
 		n, err := p.number(ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
 		if err == nil && n > 0 {
 			err = fmt.Errorf("%d connections are still there", n)

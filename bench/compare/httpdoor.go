@@ -135,11 +135,3 @@ func (h *httpConn) read() error {
 	_, _ = io.ReadFull(h.in, text)
 	return &refusal{said + " " + string(text)}
 }
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
-}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice.dev/sluice/bench/measure"
 	"sluice.dev/sluice/bench/rivals/batch"
 )
 
@@ -34,7 +35,7 @@ func (s *suite) kill(ctx context.Context) {
 			k.Failed = err.Error()
 		}
 		s.report.Kills = append(s.report.Kills, k)
-		s.progress("%s: %+v", killName(&r), k)
+		s.Progress("%s: %+v", killName(&r), k)
 	}
 }
 
@@ -72,7 +73,7 @@ func (s *suite) killed(ctx context.Context, r *rival) (k Kill, err error) {
 	}
 	for range s.o.kills {
 		time.Sleep(killAfterMin + rand.N(killAfterMax-killAfterMin))
-		killAll(sys.processes())
+		measure.KillAll(sys.processes())
 		k.Kills++
 		if err = t.restart(ctx); err != nil {
 			cancel()

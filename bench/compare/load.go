@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice.dev/sluice/bench/measure"
 	"sluice.dev/sluice/bench/rivals/batch"
 )
 
@@ -26,7 +27,7 @@ type writer interface {
 
 // tally is what the callers of one run did.
 type tally struct {
-	latencies
+	measure.Latencies
 	kinds [128]uint64 // writes acknowledged, by batch.Kind
 	took  time.Duration
 	late  uint64 // open loop: writes that could not even be sent in time
@@ -37,7 +38,7 @@ func (t *tally) writes() uint64 {
 }
 
 func (t *tally) merge(o *tally) {
-	t.latencies.merge(&o.latencies)
+	t.Latencies.Merge(&o.Latencies)
 	t.late += o.late
 	for i, n := range o.kinds {
 		t.kinds[i] += n
@@ -88,7 +89,7 @@ func (s *schedule) next() (due time.Time, ok bool) {
 // unsent charges the writes that were never sent, as far as is known.
 func (s *schedule) unsent(t *tally) {
 	for i := t.writes(); s.rate > 0 && i < s.planned; i++ {
-		t.add(s.until.Sub(s.from.Add(time.Duration(float64(i) / s.rate * 1e9))))
+		t.Add(s.until.Sub(s.from.Add(time.Duration(float64(i) / s.rate * 1e9))))
 		t.late++
 	}
 }
@@ -130,7 +131,7 @@ func do(w writer, caller int, write batch.Write, t *tally, due time.Time) error 
 	if err := w.write(caller, op{Write: write}); err != nil {
 		return fmt.Errorf("%c %d: %w", write.Kind, write.Key, err)
 	}
-	t.add(time.Since(due))
+	t.Add(time.Since(due))
 	t.kinds[write.Kind]++
 	return nil
 }

@@ -19,6 +19,8 @@ import (
 	"regexp"
 	"syscall"
 	"time"
+
+	"sluice.dev/sluice/bench/measure"
 )
 
 // timeMax ends a run that hangs.
@@ -59,7 +61,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(s.dir)
+	defer s.Remove()
 	s.only = only
 	s.prepare(ctx)
 	s.measure(ctx)
@@ -107,16 +109,16 @@ func (s *suite) publish() error {
 	}
 	out := s.o.out
 	if out == "" && !s.o.quick && s.o.only == "" {
-		out = filepath.Join(s.root, "bench", "results")
+		out = filepath.Join(s.Root, "bench", "results")
 	}
 	if out == "" {
 		return nil
 	}
-	name := filepath.Join(out, "compare-"+s.report.Machine.Date[:10]+"-"+s.report.Machine.slug())
-	err := errors.Join(os.MkdirAll(out, 0o755), toFile(name+".txt", s.report.write), toFile(name+".json", s.report.writeJSON))
+	name := filepath.Join(out, "compare-"+s.report.Machine.FileName())
+	err := errors.Join(os.MkdirAll(out, 0o755), measure.ToFile(name+".txt", s.report.write), measure.ToFile(name+".json", s.report.writeJSON))
 	for _, p := range s.report.plots() {
-		err = errors.Join(err, toFile(name+"-"+p.name+".svg", p.write))
+		err = errors.Join(err, measure.ToFile(name+"-"+p.name+".svg", p.write))
 	}
-	s.progress("kept in %s.*", name)
+	s.Progress("kept in %s.*", name)
 	return err
 }

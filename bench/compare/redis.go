@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"sluice.dev/sluice/bench/measure"
 )
 
 type redisServer struct {
@@ -24,20 +26,20 @@ type redisServer struct {
 func newRedis(s *suite, dir string) (system, error) { return &redisServer{s: s, dir: dir}, nil }
 
 func (r *redisServer) start(ctx context.Context) error {
-	port, err := freePort()
+	port, err := measure.FreePort()
 	if err != nil {
 		return err
 	}
 	r.addr = "127.0.0.1:" + strconv.Itoa(port)
-	cmd := exec.Command("redis-server", filepath.Join(r.s.root, "bench/rivals/redis/redis.conf"), "--port", strconv.Itoa(port), "--dir", r.dir)
-	if r.process, err = startProcess(cmd, nil); err != nil {
+	cmd := exec.Command("redis-server", filepath.Join(r.s.Root, "bench/rivals/redis/redis.conf"), "--port", strconv.Itoa(port), "--dir", r.dir)
+	if r.Process, err = measure.Start(cmd, nil); err != nil {
 		return fmt.Errorf("start redis-server: %w (`make deps` installs it)", err)
 	}
 	r.db = redis.NewClient(&redis.Options{Addr: r.addr, MaxRetries: -1})
-	return r.poll(ctx, func(ctx context.Context) error { return r.db.Ping(ctx).Err() })
+	return r.Poll(ctx, func(ctx context.Context) error { return r.db.Ping(ctx).Err() })
 }
 
-func (r *redisServer) processes() []*process { return []*process{r.process} }
+func (r *redisServer) processes() []*measure.Process { return []*measure.Process{r.Process} }
 
 func (r *redisServer) dial(callers int) (writer, error) {
 	w, err := dialRESP(r.addr, callers)

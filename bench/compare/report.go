@@ -6,19 +6,20 @@ import (
 	"io"
 	"strings"
 
+	"sluice.dev/sluice/bench/measure"
 	"sluice.dev/sluice/internal/console"
 )
 
 // report is the outcome of a run.
 type report struct {
-	Machine machine   `json:"machine"`
-	Quick   bool      `json:"quick"`
-	Callers int       `json:"callers"`
-	Rate    float64   `json:"open_loop_writes_per_second"`
-	Seconds float64   `json:"seconds_a_cell"`
-	Rows    []Row     `json:"rows"`
-	Kills   []Kill    `json:"kills,omitempty"`
-	Missing []missing `json:"left_out,omitempty"`
+	Machine measure.Machine `json:"machine"`
+	Quick   bool            `json:"quick"`
+	Callers int             `json:"callers"`
+	Rate    float64         `json:"open_loop_writes_per_second"`
+	Seconds float64         `json:"seconds_a_cell"`
+	Rows    []Row           `json:"rows"`
+	Kills   []Kill          `json:"kills,omitempty"`
+	Missing []missing       `json:"left_out,omitempty"`
 }
 
 type missing struct {
@@ -126,7 +127,7 @@ func (rp *report) beats(r *Row) string {
 
 // write prints the tables for people.
 func (rp *report) write(w io.Writer) error {
-	fmt.Fprintf(w, "%s\n", rp.Machine.text())
+	fmt.Fprintf(w, "%s\n", rp.Machine.Text())
 	fmt.Fprintf(w, "%d callers, each with one write under way; %.3g s a cell; the open loop sends %s/s and counts from when a write was due\n",
 		rp.Callers, rp.Seconds, number(rp.Rate))
 	if rp.Quick {

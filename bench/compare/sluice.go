@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice.dev/sluice/bench/measure"
 	"sluice.dev/sluice/client"
 )
 
@@ -40,7 +41,7 @@ func newSluiceSQLite(s *suite, dir string) (system, error) {
 }
 
 func (sl *sluice) start(ctx context.Context) error {
-	config := filepath.Join(sl.s.root, "bench/rivals/sluice/sluice.yaml")
+	config := filepath.Join(sl.s.Root, "bench/rivals/sluice/sluice.yaml")
 	store := "sqlite:" + filepath.Join(sl.dir, "app.db")
 	if sl.pg != nil {
 		if err := sl.pg.start(ctx, false); err != nil {
@@ -53,21 +54,21 @@ func (sl *sluice) start(ctx context.Context) error {
 	cmd.Env = append(os.Environ(), "RIVAL_STORE="+store, "RIVAL_DIR="+sl.dir)
 	var doors struct{ HTTP, RESP string }
 	var err error
-	if sl.process, err = startProcess(cmd, &doors); err != nil {
+	if sl.Process, err = measure.Start(cmd, &doors); err != nil {
 		return err
 	}
 	sl.http, sl.resp = strings.TrimPrefix(doors.HTTP, "http://"), doors.RESP
 	if sl.client, err = client.New(client.Options{URL: doors.HTTP, RetryBudget: -1}); err != nil {
 		return err
 	}
-	return sl.poll(ctx, sl.client.Ready)
+	return sl.Poll(ctx, sl.client.Ready)
 }
 
-func (sl *sluice) processes() []*process {
+func (sl *sluice) processes() []*measure.Process {
 	if sl.pg == nil {
-		return []*process{sl.process}
+		return []*measure.Process{sl.Process}
 	}
-	return []*process{sl.process, sl.pg.process}
+	return []*measure.Process{sl.Process, sl.pg.Process}
 }
 
 func (sl *sluice) dial(callers int) (writer, error) {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	_ "modernc.org/sqlite"
+
+	"sluice.dev/sluice/bench/measure"
 )
 
 // sqliteAlone is SQLite behind a door of its own.
@@ -29,12 +31,12 @@ func newSQLite(together int) func(*suite, string) (system, error) {
 
 func (sq *sqliteAlone) start(context.Context) (err error) {
 	var hello struct{ Addr string }
-	sq.process, err = startProcess(exec.Command(sq.s.binary("sqlite"), "--file", sq.file, "--rows", strconv.Itoa(sq.together)), &hello)
+	sq.Process, err = measure.Start(exec.Command(sq.s.binary("sqlite"), "--file", sq.file, "--rows", strconv.Itoa(sq.together)), &hello)
 	sq.addr = hello.Addr
 	return err
 }
 
-func (sq *sqliteAlone) processes() []*process                            { return []*process{sq.process} }
+func (sq *sqliteAlone) processes() []*measure.Process                    { return []*measure.Process{sq.Process} }
 func (sq *sqliteAlone) dial(callers int) (writer, error)                 { return dialRESP(sq.addr, callers) }
 func (sq *sqliteAlone) settle(context.Context) (time.Time, error)        { return time.Now(), nil }
 func (sq *sqliteAlone) logs(context.Context) (wal, own int64, err error) { return -1, -1, nil }

@@ -1,73 +1,45 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"syscall"
-	"time"
 
-	"sluice.dev/sluice/internal/console"
+	"sluice.dev/sluice/bench/measure"
 )
 
 // suite is what the cells of one run share.
 type suite struct {
+	*measure.Run
 	o       *options
 	only    *regexp.Regexp
-	root    string // of the module
-	dir     string // everything that a row keeps on disk is below it
 	cluster *cluster
 	out     map[string]string // rows that are left out, with the reason
-	rows    int
 	report  *report
-	from    time.Time
 }
-
-const tmpfsMagic = 0x01021994
 
 func newSuite(ctx context.Context, o *options) (*suite, error) {
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "sluice.dev/sluice").Output()
-	if err != nil {
-		return nil, fmt.Errorf("find the module: %w; run it inside the repository", err)
-	}
-	dir, err := os.MkdirTemp(o.dir, "sluice-compare-")
+	run, err := measure.NewRun(ctx, o.dir, "sluice-compare-")
 	if err != nil {
 		return nil, err
 	}
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fs); err == nil && fs.Type == tmpfsMagic {
-		os.RemoveAll(dir)
-		return nil, fmt.Errorf("%s is in memory: nothing would be durable and every figure wrong; name a folder on a disk with --dir", dir)
-	}
-	// Others must be able to enter: PostgreSQL runs as another user than root.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, err
-	}
-	s := &suite{o: o, root: string(bytes.TrimSpace(root)), dir: dir, out: map[string]string{}, from: time.Now()}
-	s.report = &report{Machine: thisMachine(ctx, dir), Quick: o.quick, Callers: o.callers, Rate: o.rate, Seconds: o.span.Seconds()}
-	return s, nil
+	return &suite{Run: run, o: o, out: map[string]string{},
+		report: &report{Machine: measure.ThisMachine(ctx, run.Dir), Quick: o.quick, Callers: o.callers, Rate: o.rate, Seconds: o.span.Seconds()}}, nil
 }
 
-func (s *suite) progress(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "%8s  %s\n", console.Span(time.Since(s.from).Round(time.Second)), fmt.Sprintf(format, args...))
-}
-
-func (s *suite) binary(name string) string { return filepath.Join(s.dir, "bin-"+name) }
+func (s *suite) binary(name string) string { return filepath.Join(s.Dir, "bin-"+name) }
 
 // build builds a program, once; folder is where its module is.
 func (s *suite) build(ctx context.Context, name, folder, pkg string) error {
 	if _, err := os.Stat(s.binary(name)); err == nil {
 		return nil
 	}
-	s.progress("build %s", name)
+	s.Progress("build %s", name)
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", s.binary(name), pkg)
-	cmd.Dir = filepath.Join(s.root, folder)
+	cmd.Dir = filepath.Join(s.Root, folder)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w: %.300s", name, err, out)
 	}
@@ -102,14 +74,14 @@ func (s *suite) makeCluster() (err error) {
 	if err != nil {
 		return err
 	}
-	s.cluster, err = newCluster(dir, filepath.Join(s.root, "bench/rivals/postgres/postgresql.conf"))
+	s.cluster, err = newCluster(dir, filepath.Join(s.Root, "bench/rivals/postgres/postgresql.conf"))
 	return err
 }
 
 func (s *suite) leaveOut(r *rival, err error) {
 	s.out[r.name] = err.Error()
 	s.report.Missing = append(s.report.Missing, missing{r.name, err.Error()})
-	s.progress("%s is left out: %v", r.name, err)
+	s.Progress("%s is left out: %v", r.name, err)
 }
 
 // chosen tells whether any cell of a row will run.
@@ -122,11 +94,8 @@ func (s *suite) chosen(r *rival) bool {
 	return s.only.MatchString(killName(r))
 }
 
-func (s *suite) newDir() (string, error) {
-	s.rows++
-	dir := filepath.Join(s.dir, fmt.Sprintf("row-%d", s.rows))
-	return dir, os.MkdirAll(dir, 0o755)
-}
+// newDir makes an empty folder for a row.
+func (s *suite) newDir() (string, error) { return s.NewDir("row") }
 
 // system makes a row's system in a folder of its own; done ends it and removes the folder.
 func (s *suite) system(r *rival) (sys system, done func(), err error) {
@@ -141,12 +110,4 @@ func (s *suite) system(r *rival) (sys system, done func(), err error) {
 		sys.stop()
 		os.RemoveAll(dir)
 	}, nil
-}
-
-func toFile(name string, write func(io.Writer) error) error {
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(write(f), f.Close())
 }

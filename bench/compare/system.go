@@ -4,6 +4,8 @@ import (
 	"context"
 	"syscall"
 	"time"
+
+	"sluice.dev/sluice/bench/measure"
 )
 
 // system is what a row is made of: all that takes part between the client and
@@ -12,7 +14,7 @@ type system interface {
 	// start starts all of it, also again in the same folder after a kill.
 	start(context.Context) error
 	// processes are the roots of what is measured, and of what kill -9 hits.
-	processes() []*process
+	processes() []*measure.Process
 	// dial gives a client for so many callers.
 	dial(callers int) (writer, error)
 	// settle returns when the last place of the row has every acknowledged write,
@@ -36,11 +38,11 @@ type system interface {
 type held struct{ likes, events int64 }
 
 // front is a program between the client and the database.
-type front struct{ *process }
+type front struct{ *measure.Process }
 
 func (f *front) retire(sig syscall.Signal) {
-	if f.process != nil {
-		f.end(sig)
+	if f.Process != nil {
+		f.End(sig)
 	}
 }
 

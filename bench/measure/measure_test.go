@@ -1,7 +1,11 @@
 package measure
 
 import (
+	"io"
 	"math"
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
@@ -27,5 +31,53 @@ func TestBucketsRise(t *testing.T) {
 			t.Errorf("%d is in bucket %d, which ends at %d; the last was %d", v, at, valueOf(at), last)
 		}
 		last = at
+	}
+}
+
+func TestStart_ReadsTheHello(t *testing.T) {
+	var hello struct{ Addr string }
+	p, err := Start(exec.Command("sh", "-c", `echo '{"Addr":"here"}'; exec sleep 100000`), &hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer KillAll([]*Process{p})
+	if hello.Addr != "here" || p.PeakMiB() <= 0 {
+		t.Errorf("it says %q and takes %v MiB", hello.Addr, p.PeakMiB())
+	}
+}
+
+func TestStart_TellsWhatAProgramSaidThatEnded(t *testing.T) {
+	var hello struct{ Addr string }
+	_, err := Start(exec.Command("sh", "-c", "echo no disk >&2"), &hello)
+	if err == nil || !strings.Contains(err.Error(), "start sh") || !strings.Contains(err.Error(), "no disk") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestKillAll_ReachesDescendants(t *testing.T) {
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	var hello struct{ Addr string }
+	cmd := exec.Command("sh", "-c", `sleep 100000 & echo '{}'; wait`)
+	cmd.ExtraFiles = []*os.File{out}
+	p, err := Start(cmd, &hello)
+	out.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := []*Process{p}
+	if n := len(tree(all)); n != 2 {
+		t.Errorf("%d processes, want the shell and its child", n)
+	}
+	if u := UsageOf(all); u.Memory <= 0 {
+		t.Errorf("they take %d bytes", u.Memory)
+	}
+	KillAll(all)
+	// The pipe ends when nobody holds it any more.
+	if _, err := io.ReadAll(in); err != nil {
+		t.Error(err)
 	}
 }

@@ -155,10 +155,10 @@ func (d *Drainer) take(ctx context.Context) error {
 		return &store.StopError{Reason: "epoch_ahead", Detail: fmt.Sprintf("shard %s has epoch %d, the journal's counter gave %d: the journal is older than the shard; "+
 			"if another Sluice runs on this shard stop one of them, else `sluice journal adopt` goes on from here", d.o.ShardName, cur.Epoch, d.epoch)}
 	}
+	d.epoch = 0
 	if err != nil {
 		return err
 	}
-	d.epoch = 0
 	d.pos.saw(cur.Commit)
 	if err := d.checkCursor(&cur); err != nil {
 		return err

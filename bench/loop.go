@@ -3,82 +3,31 @@ package main
 import (
 	"context"
 	"errors"
-	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluice.dev/sluice/bench/measure"
 )
-
-// latencies counts durations in buckets that are 1/64 of their value wide, so a
-// percentile is exact to 1.6 %, whatever the number of samples.
-type latencies struct {
-	counts [48 * 64]uint32
-	n      uint64
-}
-
-func (l *latencies) add(d time.Duration) {
-	l.counts[min(bucketOf(uint64(max(d, 0))), len(l.counts)-1)]++
-	l.n++
-}
-
-func bucketOf(v uint64) int {
-	if v < 64 {
-		return int(v)
-	}
-	e := bits.Len64(v) - 7
-	return e<<6 + int(v>>e)
-}
-
-// valueOf is the upper end of a bucket.
-func valueOf(bucket int) time.Duration {
-	if bucket < 128 {
-		return time.Duration(bucket)
-	}
-	e := bucket>>6 - 1
-	return time.Duration((uint64(bucket&63|64)+1)<<e - 1)
-}
-
-func (l *latencies) merge(o *latencies) {
-	for i, c := range o.counts {
-		l.counts[i] += c
-	}
-	l.n += o.n
-}
-
-// at gives a percentile, q in 0 to 1.
-func (l *latencies) at(q float64) time.Duration {
-	left := uint64(q * float64(l.n))
-	for i, c := range l.counts {
-		if uint64(c) > left {
-			return valueOf(i)
-		}
-		left -= uint64(c)
-	}
-	return 0
-}
-
-// millis gives the percentiles 50, 99 and 99.9 as a Row wants them.
-func (l *latencies) millis() []float64 {
-	var out []float64
-	for _, q := range []float64{0.5, 0.99, 0.999} {
-		out = append(out, float64(l.at(q))/1e6)
-	}
-	return out
-}
 
 // tally is what a number of callers did.
 type tally struct {
 	ops  uint64
 	took time.Duration
-	latencies
+	measure.Latencies
 }
 
 func (t *tally) perSecond() float64 { return float64(t.ops) / t.took.Seconds() }
 
+// millis gives the percentiles 50, 99 and 99.9 as a Row wants them.
+func (t *tally) millis() []float64 {
+	return []float64{t.Millis(0.5), t.Millis(0.99), t.Millis(0.999)}
+}
+
 func (t *tally) merge(o *tally) {
 	t.ops += o.ops
 	t.took += o.took
-	t.latencies.merge(&o.latencies)
+	t.Latencies.Merge(&o.Latencies)
 }
 
 // errEnough ends a caller without being an error.
@@ -105,7 +54,7 @@ func closedLoop(ctx context.Context, callers int, d time.Duration, op func(calle
 					}
 					return
 				}
-				t.add(time.Since(at))
+				t.Add(time.Since(at))
 				t.ops++
 			}
 		})
