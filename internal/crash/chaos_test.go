@@ -43,10 +43,6 @@ func TestR2_Chaos(t *testing.T) {
 	}
 	t.Logf("again: go test ./internal/crash -run %s -seed %d -chaos %d", t.Name(), s, *chaosRounds)
 	c := newChaos(t, s)
-	names := make([]string, 0, len(faults))
-	for _, f := range faults {
-		names = append(names, f.name)
-	}
 	stop, wait := c.load(s)
 	order := c.rnd.Perm(len(faults))
 	for i := range *chaosRounds {
