@@ -13,7 +13,6 @@ import (
 	"sluice.dev/sluice"
 	"sluice.dev/sluice/internal/observe"
 	"sluice.dev/sluice/internal/pipeline"
-	"sluice.dev/sluice/internal/route"
 	"sluice.dev/sluice/internal/schema"
 	"sluice.dev/sluice/internal/store"
 	"sluice.dev/sluice/internal/store/mem"
@@ -151,7 +150,7 @@ func (n *Node) use(name shardName, sh *shard) (err error) {
 		sh.db = db
 		n.listen(db)
 	}
-	partitions := route.Partitions(&m, name.shard)
+	partitions := m.Partitions(name.shard)
 	for _, g := range groups {
 		if d := sh.drained[g.ID]; d != nil {
 			d.SetGroup(g)

@@ -15,7 +15,6 @@ import (
 	"sluice.dev/sluice/internal/journal"
 	"sluice.dev/sluice/internal/journal/disk"
 	"sluice.dev/sluice/internal/pipeline"
-	"sluice.dev/sluice/internal/route"
 	"sluice.dev/sluice/internal/schema"
 	"sluice.dev/sluice/internal/store"
 )
@@ -250,7 +249,7 @@ func (p *process) use(st *schema.Store, conf schema.Shard) error {
 		}
 		key := fmt.Sprintf("%s/%s/%d", st.Name, conf.Name, g.ID)
 		d := &drain{p: p, link: l, Drainer: pipeline.NewDrainer(g, pipeline.DrainerOptions{
-			Journal: j, Shard: shard, Store: st, ShardName: conf.Name, Partitions: route.Partitions(&m, conf.Name),
+			Journal: j, Shard: shard, Store: st, ShardName: conf.Name, Partitions: m.Partitions(conf.Name),
 			Lookup: func(id sluice.GroupID) *schema.Group { return p.acceptor.Schema().Group(id) },
 			Known:  p.known[key], Remember: func() error { return p.remember(key) },
 			AcceptedGap:   func() uint64 { return 0 },
