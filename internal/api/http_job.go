@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"slices"
 
 	"sluice.dev/sluice"
@@ -86,8 +85,7 @@ func (j *job) identify(id *sluice.Identity, index uint64) {
 	if id.Producer == 0 {
 		j.identity.Chunk = index
 	}
-	sum := sha256.Sum256(j.text)
-	copy(j.chunk.Hash[:], sum[:])
+	j.chunk.Hash = sluice.HashChunk(j.text)
 	j.chunk.Identity = &j.identity
 }
 

@@ -236,18 +236,6 @@ func (b *Body) Entries(group sluice.GroupID, set *sluice.PartitionSet, fn func(*
 	})
 }
 
-// Count gives how many entries and which sections the group has in the
-// partitions of set, from section headers only.
-func (b *Body) Count(group sluice.GroupID, set *sluice.PartitionSet) (entries int, err error) {
-	err = b.sections(func(sec section) error {
-		if sec.stream.Group == group && set.Has(sec.stream.Partition) {
-			entries += sec.entries
-		}
-		return nil
-	})
-	return entries, err
-}
-
 // Each calls fn for every entry of the body.
 func (b *Body) Each(fn func(*sluice.Entry) error) error {
 	last := sluice.GroupID(0)

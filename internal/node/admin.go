@@ -254,9 +254,7 @@ func (n *Node) Reload(ctx context.Context) error {
 	n.acceptor.SetSchema(s)
 	n.reloaded = time.Now()
 	n.mu.Unlock()
-	if err := n.openShards(s); err != nil {
-		return err
-	}
+	n.openShards(s)
 	for _, line := range schema.ReloadDiff(old, s) {
 		n.emit(observe.EventReloaded, "change", line)
 	}

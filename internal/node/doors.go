@@ -61,7 +61,7 @@ func listenOn(setting, addr string) (net.Listener, error) {
 }
 
 // serve answers until shutdown.
-func (d *doors) serve(n *Node) error {
+func (d *doors) serve(n *Node) {
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop = stop
 	serve := func(name string, fn func() error) {
@@ -79,7 +79,6 @@ func (d *doors) serve(n *Node) error {
 	if d.respLn != nil {
 		serve("RESP", func() error { return d.resp.Serve(context.Background(), d.respLn) })
 	}
-	return nil
 }
 
 // shutdown closes the doors; requests under way finish until ctx ends.

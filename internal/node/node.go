@@ -141,9 +141,7 @@ func (n *Node) open(config *schema.Config) error {
 		Clock: n.clock.now, Wall: time.Now, Committed: n.drains.Committed, Hot: n.hot})
 	n.reader = pipeline.NewReader(pipeline.ReaderOptions{Schema: n.acceptor.Schema, Journal: n.journal, Drains: &n.drains, Lost: n.lost, Now: time.Now})
 	n.trimmer = &pipeline.Trimmer{Journal: n.journal, Dedup: n.dedup, Drains: &n.drains, Gate: &n.gate, Config: n.acceptor.Schema, Now: time.Now, Before: n.saveLedger}
-	if err := n.openShards(s); err != nil {
-		return err
-	}
+	n.openShards(s)
 	return n.doors.open(n, s)
 }
 

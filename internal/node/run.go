@@ -50,9 +50,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.every(prepareEvery, "prepare segment", func(context.Context) error { return n.journal.Prepare() })
 	n.startShards()
 	n.awaitShards()
-	if err := n.doors.serve(n); err != nil {
-		return errors.Join(err, n.Close())
-	}
+	n.doors.serve(n)
 	n.ready.Store(true)
 	n.emit(observe.EventReady, "http", n.HTTPAddr(), "resp", n.RESPAddr(), "journal", n.acceptor.Schema().Journal.Dir, "head", n.journal.Head().Number)
 
@@ -163,7 +161,7 @@ func (n *Node) every(interval time.Duration, name string, step func(context.Cont
 			case <-time.After(interval):
 			}
 			err := step(n.run)
-			if sluice.CodeOf(err) == sluice.Overloaded && err != nil {
+			if sluice.CodeOf(err) == sluice.Overloaded {
 				// No room on the disk harms nothing: the gate is closed at
 				// disk_reserve, and the next try may find room.
 				n.emit(observe.EventRefusing, "while", name, "error", err)

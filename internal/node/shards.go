@@ -49,7 +49,7 @@ func openShard(o store.Options) (store.Shard, error) {
 
 // openShards makes the shards known. They are reached and drained to by
 // startShards: one that is down harms nobody else.
-func (n *Node) openShards(s *schema.Schema) error {
+func (n *Node) openShards(s *schema.Schema) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, st := range s.Stores {
@@ -60,7 +60,6 @@ func (n *Node) openShards(s *schema.Schema) error {
 			}
 		}
 	}
-	return nil
 }
 
 // startShards starts a loop for each shard that has none: reach it, make its

@@ -365,7 +365,7 @@ func (a *Acceptor) commit() error {
 
 	from := time.Now()
 	c, err := a.o.Journal.Append(a.encode(at))
-	if sluice.CodeOf(err) == sluice.Overloaded && err != nil {
+	if sluice.CodeOf(err) == sluice.Overloaded {
 		a.withdraw(at, err)
 		return nil
 	}

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -51,6 +52,7 @@ func (t *Trimmer) Step(ctx context.Context) error {
 	for _, s := range segments {
 		kept += s.Bytes
 	}
+	saved := false // up to the head, so once covers every segment of this Step
 	for i, s := range segments {
 		if s.SealedAt == 0 || !t.freed(s, len(pinned[i]) > 0) {
 			continue
@@ -63,12 +65,11 @@ func (t *Trimmer) Step(ctx context.Context) error {
 			note := fmt.Sprintf("journal.retain.bytes (%d) wins over journal.retain.time (%s)", config.RetainBytes, config.RetainTime)
 			t.note.Store(&note)
 		}
-		// Identities must outlive their commits (I4).
-		if err := t.Dedup.Checkpoint(t.Journal.Head().Number); err != nil {
-			return fmt.Errorf("trim: remember identities: %w", err)
-		}
-		if err := t.Before(); err != nil {
-			return fmt.Errorf("trim: %w", err)
+		if !saved {
+			if err := t.save(); err != nil {
+				return err
+			}
+			saved = true
 		}
 		if err := t.Journal.Remove(s.First); err != nil {
 			return fmt.Errorf("trim: remove segment %d: %w", s.First, err)
@@ -78,6 +79,17 @@ func (t *Trimmer) Step(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+	}
+	return nil
+}
+
+// save keeps what must outlive the commits: identities (I4), and what Before does.
+func (t *Trimmer) save() error {
+	if err := t.Dedup.Checkpoint(t.Journal.Head().Number); err != nil {
+		return fmt.Errorf("trim: remember identities: %w", err)
+	}
+	if err := t.Before(); err != nil {
+		return fmt.Errorf("trim: %w", err)
 	}
 	return nil
 }
@@ -137,7 +149,7 @@ func (t *Trimmer) pinned(segments []journal.Segment) [][]*Drainer {
 				pos = d.Position()
 				seen[d] = pos
 			}
-			if last > pos.DurableTo(stream.Partition) && !contains(out[i], d) {
+			if last > pos.DurableTo(stream.Partition) && !slices.Contains(out[i], d) {
 				out[i] = append(out[i], d)
 			}
 		}
@@ -148,15 +160,6 @@ func (t *Trimmer) pinned(segments []journal.Segment) [][]*Drainer {
 // gone tells of a group that the catalog forgot: everything of it is durably
 // applied, and after the next start nobody drains it.
 func (t *Trimmer) gone(s journal.Stream) bool { return t.Config().Group(s.Group) == nil }
-
-func contains(list []*Drainer, d *Drainer) bool {
-	for _, x := range list {
-		if x == d {
-			return true
-		}
-	}
-	return false
-}
 
 // admission closes the gate for everyone when the disk or the journal is full,
 // and for a single shard when its backlog pins more than its part.
